@@ -1,0 +1,4 @@
+package broker
+
+// adminRoutes are the requests of tools.
+func adminRoutes() []route { return nil }

@@ -1,0 +1,214 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ringmq/ringmq/commitlog"
+	"github.com/ringmq/ringmq/ioengine"
+	"github.com/ringmq/ringmq/message"
+	"github.com/ringmq/ringmq/remoting"
+	"github.com/ringmq/ringmq/store"
+)
+
+// schedule delivers messages with a delay level: each level is a queue of SCHEDULE_TOPIC_XXXX in order of due time, and its entries carry
+// that time as tagsCode. What is due is stored again under its real topic and queue. How far each level has come is kept in
+// delayOffset.json, in Java's form. A crash between a delivery and the next save delivers the messages of that time again: the log
+// tells them apart by unique key, as in the original. Does the work of ScheduleMessageService.
+type schedule struct {
+	b      *Broker
+	log    *slog.Logger
+	saver  *saver
+	levels []atomic.Int64 // next offset of each level's queue
+
+	mu      sync.Mutex
+	version remoting.DataVersion
+}
+
+const (
+	scheduleTick  = 100 * time.Millisecond
+	scheduleSave  = 10 * time.Second
+	scheduleBatch = 64
+)
+
+// delayOffsetFile is delayOffset.json (DelayOffsetSerializeWrapper).
+type delayOffsetFile struct {
+	DataVersion remoting.DataVersion `json:"dataVersion"`
+	OffsetTable map[int32]int64      `json:"offsetTable"`
+}
+
+func openSchedule(b *Broker, fsys ioengine.FS, dir string, acceptEmpty bool, log *slog.Logger) (*schedule, error) {
+	s := &schedule{b: b, log: log, levels: make([]atomic.Int64, len(b.delayLevels))}
+	file, err := openMetadata(fsys, dir, "delayOffset.json", log)
+	if err != nil {
+		return nil, err
+	}
+	_, err = file.load(acceptEmpty, func(text []byte) error {
+		var f delayOffsetFile
+		if err := decodeMetadata(text, &f); err != nil {
+			return err
+		}
+		s.version = f.DataVersion
+		for level, offset := range f.OffsetTable {
+			if level >= 1 && int(level) <= len(s.levels) {
+				s.levels[level-1].Store(offset)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.saver = newSaver(file, scheduleSave, s.encode)
+	return s, nil
+}
+
+// offsets is the table as it is saved and as GET_ALL_DELAY_OFFSET tells it.
+func (s *schedule) offsets() delayOffsetFile {
+	s.mu.Lock()
+	f := delayOffsetFile{DataVersion: s.version, OffsetTable: map[int32]int64{}}
+	s.mu.Unlock()
+	for i := range s.levels {
+		if at := s.levels[i].Load(); at > 0 {
+			f.OffsetTable[int32(i+1)] = at
+		}
+	}
+	return f
+}
+
+func (s *schedule) encode() []byte { return remoting.EncodePrettyBody(s.offsets()) }
+
+// run delivers until ctx ends: one goroutine for all levels, because what they wait for is the clock and not each other.
+func (s *schedule) run(ctx context.Context) {
+	tick := time.NewTicker(scheduleTick)
+	defer tick.Stop()
+	d := delivery{schedule: s, sender: s.b.newSender()}
+	for {
+		for level := range s.levels {
+			if err := d.level(ctx, level); err != nil && ctx.Err() == nil {
+				s.log.Error("delayed messages wait", "level", level+1, "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// delivery is the scratch of the delivering goroutine.
+type delivery struct {
+	*schedule
+	sender  sender
+	entries [scheduleBatch]store.Entry
+}
+
+// level delivers what is due of one level.
+func (d *delivery) level(ctx context.Context, level int) error {
+	q := d.b.store.Queue([]byte(message.ScheduleTopic), int32(level))
+	if q == nil {
+		return nil
+	}
+	at := max(d.levels[level].Load(), q.Min())
+	for ctx.Err() == nil && at < q.Max() {
+		n, err := q.ReadWait(at, d.entries[:])
+		if err != nil {
+			return err
+		}
+		for _, e := range d.entries[:n] {
+			if e.Size > 0 && d.due(e, level) > d.b.nowMillis() {
+				return nil
+			}
+			if e.Size > 0 {
+				if err := d.deliver(ctx, e); err != nil {
+					return fmt.Errorf("queue offset %d: %w", at, err)
+				}
+			}
+			at++
+			d.levels[level].Store(at)
+			d.touch()
+		}
+		if n == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+// due is when e is to be delivered: never later than a whole delay from now, whatever the clock was when it was stored.
+func (d *delivery) due(e store.Entry, level int) int64 {
+	now := d.b.nowMillis()
+	if latest := now + d.b.delayLevels[level].Milliseconds(); e.TagsCode > latest {
+		return now
+	}
+	return e.TagsCode
+}
+
+func (s *schedule) touch() {
+	s.mu.Lock()
+	s.version = s.version.Next(0, s.b.nowMillis())
+	s.mu.Unlock()
+	s.saver.markDirty()
+}
+
+// deliver stores the message of e under its real topic and queue. A message that retention took, or that rotted, is passed over.
+func (d *delivery) deliver(ctx context.Context, e store.Entry) error {
+	var r message.Record
+	if _, err := d.b.store.ReadMessage(e.PhysicalOffset, &r); err != nil {
+		d.log.Error("a delayed message cannot be read and is passed over", "offset", e.PhysicalOffset, "err", err)
+		return nil
+	}
+	topic, _ := message.Property(r.Properties, message.PropertyRealTopic)
+	queue, _ := message.Property(r.Properties, message.PropertyRealQueueID)
+	queueID, err := strconv.ParseInt(string(queue), 10, 32)
+	if err != nil || message.CheckTopic(topic) != "" {
+		d.log.Error("a delayed message does not say where it goes and is passed over", "offset", e.PhysicalOffset, "topic", string(topic))
+		return nil
+	}
+	return d.b.storeInternal(ctx, &d.sender, message.Draft{Topic: topic, QueueID: int32(queueID), Body: r.Body, Properties: r.Properties, Flag: r.Flag,
+		SysFlag: r.SysFlag, ReconsumeTimes: r.ReconsumeTimes, BornTimestamp: r.BornTimestamp, BornHost: r.BornHost})
+}
+
+// storeInternal stores a message of the broker's own, waiting for the log's memory but not for its device.
+func (b *Broker) storeInternal(ctx context.Context, s *sender, d message.Draft) error {
+	q, err := b.store.EnsureQueue(string(d.Topic), d.QueueID)
+	if err != nil {
+		return err
+	}
+	for {
+		if err := b.store.Writable(); err != nil {
+			return err
+		}
+		s.put.Draft = d
+		err := b.store.Append(&s.put, q, b.nowMillis())
+		if err == nil {
+			b.store.Dispatch()
+			return nil
+		}
+		if !errors.Is(err, commitlog.ErrNotReady) {
+			return err
+		}
+		if err := b.store.Log().WaitReady(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// behind is offset and end of each level, for the runtime info.
+func (s *schedule) behind() map[int][2]int64 {
+	out := map[int][2]int64{}
+	for i := range s.levels {
+		if q := s.b.store.Queue([]byte(message.ScheduleTopic), int32(i)); q != nil {
+			out[i+1] = [2]int64{s.levels[i].Load(), q.Max()}
+		}
+	}
+	return maps.Clone(out)
+}

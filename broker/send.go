@@ -1,0 +1,350 @@
+package broker
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/ringmq/ringmq/commitlog"
+	"github.com/ringmq/ringmq/message"
+	"github.com/ringmq/ringmq/netpath"
+	"github.com/ringmq/ringmq/remoting"
+	"github.com/ringmq/ringmq/store"
+)
+
+// In the walk of one message: before this, dispatch.go found the handler; after this, store/put.go stores the draft; in the end, the
+// answer goes into the connection's output here.
+//
+// A send is answered by the thread that read it. It never waits: an acknowledgement that has to wait for the device is a row in
+// handler.acks, and a send that has to wait (its topic must be created and saved; the log's memory is not ready) goes to a goroutine of
+// the put lane with a copy of its frame. Does the work of SendMessageProcessor.
+
+// sender is the scratch for sends of one thread.
+type sender struct {
+	b     *Broker
+	hdr   remoting.SendHeader
+	put   store.Put
+	hot   message.Hot
+	topic *Topic
+	props []byte // properties that had to be written anew
+	extra []byte // properties that the broker adds
+	uniq  [32]byte
+	stats statsLane
+}
+
+// verdict is how a check of a send ended.
+type verdict struct {
+	code   int32
+	remark string
+}
+
+// Verdicts that are no answers.
+const (
+	sendReady int32 = -1 // the draft can be stored
+	sendWaits int32 = -2 // go on where waiting is allowed
+)
+
+// ack is what the answer to a stored send says.
+type ack struct {
+	conn           *netpath.Conn
+	opaque         int32
+	serialize      byte
+	oneway         bool
+	queueID        int32
+	queueOffset    int64
+	physicalOffset int64
+	uniq           [64]byte
+	uniqLen        int
+	long           []byte // a unique key longer than uniq
+	batch          []int64
+	topic          *Topic
+}
+
+func (a *ack) uniqKey() []byte {
+	if a.long != nil {
+		return a.long
+	}
+	return a.uniq[:a.uniqLen]
+}
+
+// onSend handles SEND_MESSAGE, SEND_MESSAGE_V2 and SEND_BATCH_MESSAGE on the reactor.
+func (h *handler) onSend(c *netpath.Conn) {
+	s := &h.send
+	if err := s.hdr.Decode(&h.cmd); err != nil {
+		h.replyError(c, err)
+		return
+	}
+	now := h.reactor.Now()
+	v := s.prepare(&h.cmd, c, now.UnixMilli, false)
+	switch {
+	case v.code == sendWaits || v.code == sendReady && h.b.putLane.Waiting() > 0:
+		// What waits must not be overtaken by what comes later on the same connection.
+		h.toPutLane(c)
+		return
+	case v.code != sendReady:
+		s.reply(h, c, v)
+		return
+	}
+	q, err := s.append(&h.cmd, now.UnixMilli)
+	switch {
+	case errors.Is(err, commitlog.ErrNotReady):
+		h.toPutLane(c)
+		return
+	case err != nil:
+		code, remark := codeOf(err)
+		s.reply(h, c, verdict{code, remark})
+		return
+	}
+	h.appended = true
+	s.count()
+	h.acknowledge(c, q, now)
+}
+
+// toPutLane hands the request over as it came.
+func (h *handler) toPutLane(c *netpath.Conn) {
+	if !h.b.putLane.Submit(c, h.cmd.Frame(), h.b.sendSlowly) {
+		h.send.reply(h, c, verdict{remoting.RespSystemBusy, "[OVERLOAD]the broker is waiting for its disk, try again later"})
+	}
+}
+
+// prepare checks a send in the original's order and fills the draft. With wait it may create topics.
+func (s *sender) prepare(cmd *remoting.Command, c *netpath.Conn, now int64, wait bool) verdict {
+	cfg := s.b.cfg.Load()
+	hdr := &s.hdr
+	if now < s.b.acceptFrom.Load() {
+		return verdict{remoting.RespSystemError, fmt.Sprintf("broker unable to service, until %d", s.b.acceptFrom.Load())}
+	}
+	s.topic = s.b.topics.lookup(hdr.Topic)
+	if message.IsSendForbidden(hdr.Topic) {
+		return verdict{remoting.RespNoPermission, "Sending message to topic[" + string(hdr.Topic) + "] is forbidden."}
+	}
+	if s.topic == nil {
+		if remark := message.CheckTopic(hdr.Topic); remark != "" {
+			return verdict{remoting.RespInvalidParameter, remark}
+		}
+		if !wait {
+			return verdict{code: sendWaits}
+		}
+		if v := s.createTopic(c); v.code != sendReady {
+			return v
+		}
+	}
+	tc := s.topic.config.Load()
+	if queues := max(tc.ReadQueueNums, tc.WriteQueueNums); hdr.QueueID >= queues {
+		return verdict{remoting.RespInvalidParameter, fmt.Sprintf("request queueId[%d] is illegal, %s Producer: %s", hdr.QueueID, tc.TopicName, c.Remote)}
+	}
+	if cfg.BrokerPermission&remoting.PermWrite == 0 && tc.Order {
+		return verdict{remoting.RespNoPermission, "the broker[" + cfg.BrokerIP1 + "] sending message is forbidden"}
+	}
+	if hdr.QueueID < 0 {
+		hdr.QueueID = rand.Int32N(max(tc.WriteQueueNums, 1))
+	}
+	if err := s.b.store.Writable(); err != nil {
+		code, remark := codeOf(err)
+		return verdict{code, remark}
+	}
+	if len(cmd.Body) == 0 {
+		return verdict{remoting.RespMessageIllegal, "message body is null"}
+	}
+	s.fill(cmd, c)
+	if isBatch(cmd, hdr) {
+		return s.checkBatch(cfg.MaxMessageSize)
+	}
+	return s.prepareSingle(cfg.MaxMessageSize, now, wait)
+}
+
+func isBatch(cmd *remoting.Command, hdr *remoting.SendHeader) bool {
+	return cmd.Code == remoting.ReqSendBatchMessage || hdr.Batch
+}
+
+// fill sets what the draft has from the request as it stands.
+func (s *sender) fill(cmd *remoting.Command, c *netpath.Conn) {
+	hdr := &s.hdr
+	s.put.Draft = message.Draft{Topic: hdr.Topic, Body: cmd.Body, Properties: hdr.Properties, Flag: hdr.Flag, QueueID: hdr.QueueID,
+		SysFlag: hdr.SysFlag &^ message.SysTransactionMask, ReconsumeTimes: hdr.ReconsumeTimes, BornTimestamp: hdr.BornTimestamp,
+		BornHost: message.HostOf(c.Remote)}
+}
+
+func (s *sender) checkBatch(maxBody int) verdict {
+	s.hot = message.Hot{}
+	switch {
+	case message.IsRetryTopic(s.hdr.Topic):
+		return verdict{remoting.RespMessageIllegal, "batch request does not support retry group " + string(s.hdr.Topic)}
+	case len(s.hdr.Topic) > message.MaxTopicV1:
+		return verdict{remoting.RespMessageIllegal, "message topic length too long " + strconv.Itoa(len(s.hdr.Topic))}
+	case len(s.put.Draft.Body) > maxBody:
+		return verdict{remoting.RespMessageIllegal, tooLarge(len(s.put.Draft.Body), maxBody)}
+	}
+	return verdict{code: sendReady}
+}
+
+func tooLarge(size, limit int) string {
+	return fmt.Sprintf("the message is illegal, maybe msg body or properties length not matched. msg body length limit %dB, it has %dB, msg properties length limit 32KB.", limit, size)
+}
+
+// prepareSingle looks at the properties of a single message and completes the draft.
+func (s *sender) prepareSingle(maxBody int, now int64, wait bool) verdict {
+	d := &s.put.Draft
+	s.hot = message.ScanHot(d.Properties)
+	s.extra = s.extra[:0]
+	if s.hot.Special || len(s.hot.Delay) > 0 || message.IsRetryTopic(s.hdr.Topic) {
+		if v := s.prepareSpecial(now, wait); v.code != sendReady {
+			return v
+		}
+	}
+	if len(s.hot.UniqKey) == 0 {
+		s.hot.UniqKey = s.b.newUniqKey(&s.uniq, now)
+		s.extra = message.AppendProperty(s.extra, message.PropertyUniqKey, s.hot.UniqKey)
+	}
+	s.extra = append(s.extra, s.b.addedProperties...)
+	d.Extra = s.extra
+	if err := d.Check(maxBody); err != nil {
+		return verdict{remoting.RespMessageIllegal, tooLarge(len(d.Body), maxBody)}
+	}
+	return verdict{code: sendReady}
+}
+
+// append stores the prepared draft.
+func (s *sender) append(cmd *remoting.Command, now int64) (*store.ConsumeQueue, error) {
+	d := &s.put.Draft
+	q := s.b.store.Queue(d.Topic, d.QueueID)
+	if q == nil {
+		var err error
+		if q, err = s.b.store.EnsureQueue(string(d.Topic), d.QueueID); err != nil {
+			return nil, err
+		}
+	}
+	if isBatch(cmd, &s.hdr) {
+		return q, s.b.store.AppendBatch(&s.put, q, now)
+	}
+	return q, s.b.store.Append(&s.put, q, now)
+}
+
+// count adds the stored send to the statistics.
+func (s *sender) count() {
+	n := max(1, len(s.put.BatchOffsets()))
+	s.stats.stored(s.topic, n, s.put.End-s.put.PhysicalOffset)
+}
+
+// acknowledge answers a stored send, now or when its bytes are on the device.
+func (h *handler) acknowledge(c *netpath.Conn, q *store.ConsumeQueue, now netpath.Clock) {
+	a := h.send.ackFor(c, &h.cmd)
+	waits, timeout := h.b.mustWaitForFlush(&h.send, now.UnixMilli)
+	if !waits {
+		h.sendAck(&a, remoting.RespSuccess, "")
+		return
+	}
+	a.own(&h.send)
+	if !h.acks.Add(h.send.put.End, now.MonoNanos+int64(timeout), a) {
+		h.send.reply(h, c, verdict{remoting.RespSystemBusy, "[OVERLOAD]too many messages are waiting for the disk, try again later"})
+		return
+	}
+	h.asked = true
+}
+
+// mustWaitForFlush is rule R1: under SYNC_FLUSH unless the message says WAIT=false; under ASYNC_FLUSH while the device is behind.
+func (b *Broker) mustWaitForFlush(s *sender, now int64) (bool, time.Duration) {
+	wait := !bytes.EqualFold(s.hot.Wait, falseText)
+	return b.syncFlush && wait || b.store.Log().Behind(now), b.syncFlushTimeout
+}
+
+var falseText = []byte("false")
+
+// ackFor gathers the answer; its slices are still views into the request.
+func (s *sender) ackFor(c *netpath.Conn, cmd *remoting.Command) ack {
+	return ack{conn: c, opaque: cmd.Opaque, serialize: cmd.Serialize, oneway: cmd.IsOneway(), queueID: s.hdr.QueueID,
+		queueOffset: s.put.QueueOffset, physicalOffset: s.put.PhysicalOffset, long: s.hot.UniqKey, batch: s.put.BatchOffsets(), topic: s.topic}
+}
+
+// own copies what the answer needs of the request, which is gone when it waits.
+func (a *ack) own(s *sender) {
+	if len(s.hot.UniqKey) <= len(a.uniq) {
+		a.uniqLen = copy(a.uniq[:], s.hot.UniqKey)
+		a.long = nil
+	} else {
+		a.long = append([]byte(nil), s.hot.UniqKey...)
+	}
+	if len(a.batch) > 0 {
+		a.batch = append([]int64(nil), a.batch...)
+	}
+}
+
+// releaseAcks answers the sends whose bytes are on the device, or whose time is over.
+func (h *handler) releaseAcks(now netpath.Clock) {
+	if h.acks.Len() == 0 {
+		return
+	}
+	log := h.b.store.Log()
+	flushed, failure := log.Flushed(), log.Failed()
+	deadline := now.MonoNanos
+	if failure != nil {
+		// Nobody will reach the device any more: all that wait are answered now, with the error.
+		deadline = 1<<63 - 1
+	}
+	for {
+		a, late, ok := h.acks.Next(flushed, deadline)
+		switch {
+		case !ok:
+			return
+		case !late:
+			h.sendAck(&a, remoting.RespSuccess, "")
+		case failure != nil:
+			h.sendAck(&a, remoting.RespServiceNotAvailable, failure.Error())
+		default:
+			h.sendAck(&a, remoting.RespFlushDiskTimeout, "flush disk timeout")
+		}
+	}
+}
+
+func (h *handler) sendAck(a *ack, code int32, remark string) {
+	if a.oneway || a.conn.Closed() {
+		return
+	}
+	a.conn.End(h.b.appendAck(a.conn.Begin(), a, code, remark))
+}
+
+// appendAck writes the answer to a stored send (SendMessageResponseHeader).
+func (b *Broker) appendAck(dst []byte, a *ack, code int32, remark string) []byte {
+	request := remoting.Command{Opaque: a.opaque, Serialize: a.serialize}
+	w := remoting.Respond(dst, &request, code, remark)
+	if len(a.batch) == 0 {
+		var id [64]byte
+		w.Bytes("msgId", message.AppendOffsetID(id[:0], b.storeHost, a.physicalOffset))
+	} else {
+		ids := make([]byte, 0, 33*len(a.batch))
+		for i, off := range a.batch {
+			if i > 0 {
+				ids = append(ids, ',')
+			}
+			ids = message.AppendOffsetID(ids, b.storeHost, off)
+		}
+		w.Bytes("msgId", ids)
+	}
+	w.Int("queueId", int64(a.queueID))
+	w.Int("queueOffset", a.queueOffset)
+	if key := a.uniqKey(); len(key) > 0 {
+		w.Bytes("transactionId", key)
+	}
+	b.sendFields(&w)
+	return w.Finish(nil)
+}
+
+// sendFields are on every answer to a send, errors included.
+func (b *Broker) sendFields(w *remoting.Writer) {
+	cfg := b.cfg.Load()
+	w.Text("MSG_REGION", cfg.RegionID)
+	w.Bool("TRACE_ON", cfg.TraceOn)
+}
+
+// reply answers a send that was not stored.
+func (s *sender) reply(h *handler, c *netpath.Conn, v verdict) {
+	if h.cmd.IsOneway() {
+		return
+	}
+	w := remoting.Respond(c.Begin(), &h.cmd, v.code, v.remark)
+	s.b.sendFields(&w)
+	c.End(w.Finish(nil))
+}

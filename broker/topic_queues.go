@@ -1,0 +1,4 @@
+package broker
+
+// topicQueues is what a Topic carries for the hot path.
+type topicQueues struct{}

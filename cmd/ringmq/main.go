@@ -1,0 +1,49 @@
+// Command ringmq is the name server, the broker and their tools in one binary.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringmq/ringmq/perf"
+)
+
+// version is set by the Makefile.
+var version = "dev"
+
+func main() {
+	root := &cobra.Command{
+		Use:   "ringmq",
+		Short: "RocketMQ's name server, broker and tools in one binary",
+		Long: `ringmq serves official Apache RocketMQ clients and tools unchanged, and reads and writes RocketMQ's store.
+
+  ringmq standalone        name server and broker in one process, data under ./ringmq-data
+  ringmq perf e2e          send, consume and verify messages; prints latency percentiles`,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(standaloneCommand(), nameServerCommand(), brokerCommand(), perf.Command())
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "ringmq:", err)
+		os.Exit(perf.ExitCode(err))
+	}
+}
+
+// tuneRuntime sets Go's collector for a server process: rarely, because there is little to collect, and never because of the mapped log.
+func tuneRuntime() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(1 << 40)
+	}
+}

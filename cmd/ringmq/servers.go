@@ -1,0 +1,144 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringmq/ringmq/broker"
+	"github.com/ringmq/ringmq/config"
+	"github.com/ringmq/ringmq/nameserver"
+)
+
+func nameServerCommand() *cobra.Command {
+	c := &cobra.Command{Use: "nameserver", Aliases: []string{"namesrv"}, Short: "run a name server", Args: cobra.NoArgs}
+	p := addProcessFlags(c, config.NameServerKeys())
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		began := time.Now()
+		log, err := p.logger(cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		live, err := config.LoadNameServer(p.source(log))
+		if err != nil {
+			return err
+		}
+		if p.print {
+			fmt.Fprint(cmd.OutOrStdout(), live.Text())
+			return nil
+		}
+		tuneRuntime()
+		ns, err := startNameServer(live, log)
+		if err != nil {
+			return err
+		}
+		ready(cmd.OutOrStdout(), "nameserver", began, "listening on "+ns.Addr().String())
+		return runUntilDone(cmd.Context(), log, ns)
+	}
+	return c
+}
+
+func startNameServer(live *config.Live[config.NameServer], log *slog.Logger) (*nameserver.Server, error) {
+	ns, err := nameserver.New(nameserver.Options{Config: live, Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	ns.Start()
+	return ns, nil
+}
+
+func brokerCommand() *cobra.Command {
+	c := &cobra.Command{Use: "broker", Short: "run a broker", Args: cobra.NoArgs}
+	p := addProcessFlags(c, config.BrokerKeys())
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		began := time.Now()
+		log, err := p.logger(cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		live, err := config.LoadBroker(p.source(log))
+		if err != nil {
+			return err
+		}
+		if p.print {
+			fmt.Fprint(cmd.OutOrStdout(), live.Text())
+			return nil
+		}
+		tuneRuntime()
+		b, err := broker.Open(live, broker.Options{Logger: log})
+		if err != nil {
+			return err
+		}
+		b.Start()
+		ready(cmd.OutOrStdout(), "broker", began, "clients reach it at "+b.Addr(), "data in "+live.Load().StorePathRootDir)
+		return runUntilDone(cmd.Context(), log, b)
+	}
+	return c
+}
+
+func standaloneCommand() *cobra.Command {
+	c := &cobra.Command{Use: "standalone", Short: "run a name server and a broker in one process", Args: cobra.NoArgs, Annotations: map[string]string{"own": `
+      --data DIR            where everything is kept; default ./ringmq-data
+      --namesrvPort PORT    port of the name server; default 9876
+`}}
+	p := addProcessFlags(c, config.BrokerKeys())
+	data := c.Flags().String("data", "ringmq-data", "where everything is kept")
+	port := c.Flags().Int("namesrvPort", 9876, "port of the name server")
+	c.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		began := time.Now()
+		log, err := p.logger(cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		if _, given := p.values["storePathRootDir"]; !given && (cmd.Flags().Changed("data") || p.file == "") {
+			p.values["storePathRootDir"] = filepath.Join(*data, "store")
+		}
+		live, err := config.LoadBroker(p.source(log))
+		if err != nil {
+			return err
+		}
+		if p.print {
+			fmt.Fprint(cmd.OutOrStdout(), live.Text())
+			return nil
+		}
+		tuneRuntime()
+		names, err := config.LoadNameServer(config.Source{Log: log, Flags: config.Flags{
+			"listenPort": strconv.Itoa(*port), "bindAddress": live.Load().BindAddress,
+			"kvConfigPath":    filepath.Join(*data, "namesrv", "kvConfig.json"),
+			"configStorePath": filepath.Join(*data, "namesrv", "namesrv.properties"),
+		}})
+		if err != nil {
+			return err
+		}
+		ns, err := startNameServer(names, log)
+		if err != nil {
+			return err
+		}
+		_, nsPort, err := net.SplitHostPort(ns.Addr().String())
+		if err != nil {
+			return err
+		}
+		if live.Load().NamesrvAddr == "" {
+			if err := live.Set("namesrvAddr", net.JoinHostPort("127.0.0.1", nsPort)); err != nil && !errors.Is(err, config.ErrNotPersisted) {
+				return err
+			}
+		}
+		b, err := broker.Open(live, broker.Options{Logger: log})
+		if err != nil {
+			return errors.Join(err, ns.Shutdown(cmd.Context()))
+		}
+		b.Start()
+		if err := b.WaitRegistered(cmd.Context()); err != nil {
+			log.Warn("the broker is not in the route yet", "err", err)
+		}
+		ready(cmd.OutOrStdout(), "standalone", began, "name server on port "+nsPort, "clients reach the broker at "+b.Addr(), "data in "+live.Load().StorePathRootDir)
+		return runUntilDone(cmd.Context(), log, ns, b)
+	}
+	return c
+}

@@ -1,0 +1,198 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/ringmq/ringmq/ioengine"
+	"github.com/ringmq/ringmq/message"
+)
+
+// ErrGone is a place before the first segment that is still there, or behind the end of the log.
+var ErrGone = errors.New("this part of the commit log is not there")
+
+// ReadNoWait copies len(dst) bytes at off, all of them published, without waiting for the disk: from the mapping where the page is held
+// in memory, else from the page cache. ioengine.ErrCold: the disk is needed, use ReadWait on a goroutine.
+func (l *Log) ReadNoWait(dst []byte, off int64) error {
+	s, err := l.hold(off, int64(len(dst)))
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	if s.copyHot(dst, off-s.base) {
+		return nil
+	}
+	for at := off - s.base; len(dst) > 0; {
+		n, err := s.file.ReadAtNoWait(dst, at)
+		if err != nil {
+			if errors.Is(err, ioengine.ErrNoWaitUnsupported) {
+				return ioengine.ErrCold
+			}
+			return err
+		}
+		dst, at = dst[n:], at+int64(n)
+	}
+	return nil
+}
+
+// copyHot copies from the mapping what lies at or behind the segment's hot mark.
+func (s *segment) copyHot(dst []byte, at int64) bool {
+	if hot := s.hot.Load(); hot < 0 || at < hot {
+		return false
+	}
+	s.viewers.Add(1)
+	defer s.viewers.Add(-1)
+	if hot := s.hot.Load(); hot < 0 || at < hot {
+		return false
+	}
+	copy(dst, s.file.View(at, int64(len(dst))))
+	return true
+}
+
+// ReadWait is ReadNoWait that may wait for the disk. Never on a reactor.
+func (l *Log) ReadWait(dst []byte, off int64) error {
+	s, err := l.hold(off, int64(len(dst)))
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	if s.copyHot(dst, off-s.base) {
+		return nil
+	}
+	_, err = s.file.ReadAt(dst, off-s.base)
+	return err
+}
+
+// ReadRecord reads the record at off, waiting for the disk if need be, and checks it. For queries and tools; the bytes are the
+// caller's.
+func (l *Log) ReadRecord(off int64) ([]byte, error) {
+	var head [message.BlankSize]byte
+	if err := l.ReadWait(head[:], off); err != nil {
+		return nil, err
+	}
+	size, magic := message.PeekSize(head[:])
+	if magic != message.MagicV1 && magic != message.MagicV2 || size < message.FixedSize || int64(size) > l.opt.SegmentSize {
+		return nil, fmt.Errorf("no record starts at the log offset %d", off)
+	}
+	b := make([]byte, size)
+	if err := l.ReadWait(b, off); err != nil {
+		return nil, err
+	}
+	var r message.Record
+	if err := message.Decode(b, &r); err != nil {
+		return nil, fmt.Errorf("log offset %d: %w", off, err)
+	}
+	if r.PhysicalOffset != off {
+		return nil, fmt.Errorf("no record starts at the log offset %d", off)
+	}
+	return b, nil
+}
+
+// Range is a part of one segment that is there until Release: sendfile reads it.
+type Range struct {
+	seg *segment
+	// Off is where the range starts in the file.
+	Off int64
+	N   int
+}
+
+// Hold holds n published bytes at off, which lie in one segment.
+func (l *Log) Hold(off int64, n int) (Range, error) {
+	s, err := l.hold(off, int64(n))
+	if err != nil {
+		return Range{}, err
+	}
+	return Range{s, off - s.base, n}, nil
+}
+
+// Fd is the descriptor to read from, -1 where there is none.
+func (r Range) Fd() int { return r.seg.file.Fd() }
+
+// Resident tells whether the range is in the page cache by now.
+func (r Range) Resident() bool { return r.seg.file.Resident(r.Off, r.N) }
+
+// Release lets go of the range. Once.
+func (r Range) Release() { r.seg.release() }
+
+// Releaser is what is to be released when the range has been sent: one pointer, so that handing it on takes no memory.
+func (r Range) Releaser() *SegmentHold { return (*SegmentHold)(r.seg) }
+
+// SegmentHold is the hold of one Range.
+type SegmentHold segment
+
+// Release lets go of the range. Once.
+func (h *SegmentHold) Release() { (*segment)(h).release() }
+
+// hold finds the segment of [off, off+n) and counts the caller among its readers.
+func (l *Log) hold(off, n int64) (*segment, error) {
+	if off < l.minOffset.Load() || off+n > l.published.Load() {
+		return nil, ErrGone
+	}
+	s := l.find(off)
+	if s == nil || off+n > s.end() || !s.acquire() {
+		return nil, ErrGone
+	}
+	return s, nil
+}
+
+// release ends one reader's hold. The last one of a dropped segment wakes whoever removes the file.
+func (s *segment) release() {
+	if s.refs.Add(-1) == 0 {
+		close(s.unused)
+	}
+}
+
+// View is a look at published bytes in the log's own memory, until Done.
+type View struct {
+	Bytes []byte
+	seg   *segment
+}
+
+// ViewHot returns what is published from off on to the end of its segment, without copying; ok is false where the memory was let go.
+// The caller is done in microseconds: the keeper waits for it.
+func (l *Log) ViewHot(off int64) (v View, ok bool) {
+	end := l.published.Load()
+	s := l.find(off)
+	if s == nil || off >= end {
+		return View{}, false
+	}
+	s.viewers.Add(1)
+	if hot := s.hot.Load(); hot < 0 || off-s.base < hot {
+		s.viewers.Add(-1)
+		return View{}, false
+	}
+	return View{s.file.View(off-s.base, min(end, s.end())-off), s}, true
+}
+
+// Done ends the look.
+func (v View) Done() { v.seg.viewers.Add(-1) }
+
+// ToSegmentEnd is how many bytes lie between off and the end of its segment.
+func (l *Log) ToSegmentEnd(off int64) int64 {
+	if s := l.find(off); s != nil {
+		return s.end() - off
+	}
+	return 0
+}
+
+// ReadNext reads the record at off into buf, which grows if need be, and tells where the next one starts. At a blank, or a place that
+// holds no record, raw is empty and next is the start of the next segment. It may wait for the disk.
+func (l *Log) ReadNext(off int64, buf []byte) (raw []byte, next int64, err error) {
+	toEnd := l.ToSegmentEnd(off)
+	if toEnd < message.BlankSize {
+		return buf[:0], off + toEnd, nil
+	}
+	var head [message.BlankSize]byte
+	if err := l.ReadWait(head[:], off); err != nil {
+		return nil, 0, err
+	}
+	size, magic := message.PeekSize(head[:])
+	if magic != message.MagicV1 && magic != message.MagicV2 || size < message.FixedSize || int64(size) > toEnd {
+		return buf[:0], off + toEnd, nil
+	}
+	if cap(buf) < int(size) {
+		buf = make([]byte, size)
+	}
+	buf = buf[:size]
+	return buf, off + int64(size), l.ReadWait(buf, off)
+}

@@ -1,0 +1,136 @@
+package message
+
+import "bytes"
+
+// Separators of the properties text: name 0x01 value 0x02, the last 0x02 optional.
+const (
+	NameValueSeparator = 0x01
+	PropertySeparator  = 0x02
+)
+
+// Property names that the system reads or writes (MessageConst).
+const (
+	PropertyKeys                 = "KEYS"
+	PropertyTags                 = "TAGS"
+	PropertyWait                 = "WAIT"
+	PropertyDelay                = "DELAY"
+	PropertyRetryTopic           = "RETRY_TOPIC"
+	PropertyRealTopic            = "REAL_TOPIC"
+	PropertyRealQueueID          = "REAL_QID"
+	PropertyTransactionPrepared  = "TRAN_MSG"
+	PropertyProducerGroup        = "PGROUP"
+	PropertyMinOffset            = "MIN_OFFSET"
+	PropertyMaxOffset            = "MAX_OFFSET"
+	PropertyOriginMessageID      = "ORIGIN_MESSAGE_ID"
+	PropertyReconsumeTime        = "RECONSUME_TIME"
+	PropertyMsgRegion            = "MSG_REGION"
+	PropertyTraceOn              = "TRACE_ON"
+	PropertyUniqKey              = "UNIQ_KEY"
+	PropertyMaxReconsumeTimes    = "MAX_RECONSUME_TIMES"
+	PropertyPopCk                = "POP_CK"
+	PropertyCluster              = "CLUSTER"
+	PropertyTimerDelaySec        = "TIMER_DELAY_SEC"
+	PropertyTimerDelayMs         = "TIMER_DELAY_MS"
+	PropertyTimerDeliverMs       = "TIMER_DELIVER_MS"
+	PropertyDLQOriginTopic       = "DLQ_ORIGIN_TOPIC"
+	PropertyDLQOriginMessageID   = "DLQ_ORIGIN_MESSAGE_ID"
+	PropertyShardingKey          = "__SHARDINGKEY"
+	PropertyCRC32                = "__CRC32#"
+	PropertyInnerMultiDispatch   = "INNER_MULTI_DISPATCH"
+	PropertyInnerNum             = "INNER_NUM"
+	PropertyLiteTopic            = "__LITE_TOPIC"
+	PropertyPriority             = "_SYS_MSG_PRIORITY_"
+	PropertyCheckImmunitySeconds = "CHECK_IMMUNITY_TIME_IN_SECONDS"
+	PropertyConsumeStartTime     = "CONSUME_START_TIME"
+)
+
+// NextProperty cuts the first property from text. ok is false at the end. Entries without a name separator are skipped, as the
+// original does. The slices are views into text.
+func NextProperty(text []byte) (name, value, rest []byte, ok bool) {
+	for len(text) > 0 {
+		entry := text
+		if end := bytes.IndexByte(text, PropertySeparator); end >= 0 {
+			entry, text = text[:end], text[end+1:]
+		} else {
+			text = nil
+		}
+		if at := bytes.IndexByte(entry, NameValueSeparator); at >= 0 {
+			return entry[:at], entry[at+1:], text, true
+		}
+	}
+	return nil, nil, nil, false
+}
+
+// Property looks name up in the properties text; the last entry of that name wins, as in the original's map.
+func Property(text []byte, name string) (value []byte, ok bool) {
+	for {
+		n, v, rest, more := NextProperty(text)
+		if !more {
+			return value, ok
+		}
+		if string(n) == name {
+			value, ok = v, true
+		}
+		text = rest
+	}
+}
+
+// AppendProperty adds one property to dst.
+func AppendProperty(dst []byte, name string, value []byte) []byte {
+	dst = append(dst, name...)
+	dst = append(dst, NameValueSeparator)
+	dst = append(dst, value...)
+	return append(dst, PropertySeparator)
+}
+
+// AppendWithout adds the properties of text to dst, leaving out those that drop names.
+func AppendWithout(dst, text []byte, drop func(name []byte) bool) []byte {
+	for {
+		name, value, rest, ok := NextProperty(text)
+		if !ok {
+			return dst
+		}
+		if !drop(name) {
+			dst = append(dst, name...)
+			dst = append(dst, NameValueSeparator)
+			dst = append(dst, value...)
+			dst = append(dst, PropertySeparator)
+		}
+		text = rest
+	}
+}
+
+// Hot is what the broker looks at in every message, gathered in one pass over the properties.
+type Hot struct {
+	Tags, Keys, UniqKey []byte
+	Delay               []byte
+	Wait                []byte
+	Special             bool // one of the names that need the slow look (transaction, timer, retry, multi dispatch, POP_CK)
+}
+
+// ScanHot gathers Hot from a properties text.
+func ScanHot(text []byte) (h Hot) {
+	for {
+		name, value, rest, ok := NextProperty(text)
+		if !ok {
+			return h
+		}
+		switch string(name) {
+		case PropertyTags:
+			h.Tags = value
+		case PropertyKeys:
+			h.Keys = value
+		case PropertyUniqKey:
+			h.UniqKey = value
+		case PropertyWait:
+			h.Wait = value
+		case PropertyDelay:
+			h.Delay = value
+		case PropertyTransactionPrepared, PropertyTimerDelayMs, PropertyTimerDelaySec, PropertyTimerDeliverMs,
+			PropertyRetryTopic, PropertyInnerMultiDispatch, PropertyInnerNum, PropertyPopCk, PropertyLiteTopic, PropertyPriority,
+			PropertyMsgRegion, PropertyTraceOn, PropertyCluster, PropertyCRC32:
+			h.Special = true
+		}
+		text = rest
+	}
+}

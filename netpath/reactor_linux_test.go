@@ -1,0 +1,436 @@
+package netpath
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// handTurned is a server whose only reactor is turned by the test, and one connection of it,
+// made of a socket pair. So it is known what happens in which turn.
+type handTurned struct {
+	r    *Reactor
+	c    *Conn
+	peer int
+}
+
+func newHandTurned(t testing.TB, o Options, h *testHandler) *handTurned {
+	t.Helper()
+	o.Reactors, o.Tick, o.Logger = 1, time.Hour, slog.New(slog.DiscardHandler)
+	o.NewHandler = func(*Reactor) Handler { return h }
+	s, err := NewServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ht := &handTurned{r: s.reactors[0], peer: fds[1]}
+	s.enter(netip.AddrPort{})
+	ht.c = s.newConn(s.leastLoaded(), 0, fds[0], netip.AddrPort{}, netip.AddrPort{})
+	ht.r.adopt(ht.c)
+	t.Cleanup(func() {
+		ht.r.drop(ht.c, ErrShutdown)
+		unix.Close(ht.peer)
+		s.Shutdown(context.Background())
+		if n := s.budget.used.Load(); n != 0 {
+			t.Errorf("%d bytes are still charged", n)
+		}
+	})
+	return ht
+}
+
+func (h *handTurned) send(t testing.TB, b []byte) {
+	if n, err := unix.Write(h.peer, b); n != len(b) {
+		t.Fatalf("wrote %d of %d bytes: %v", n, len(b), err)
+	}
+}
+
+// turn runs one turn that something is known to be there for.
+func (h *handTurned) turn() {
+	h.r.Wake()
+	h.r.turn()
+}
+
+func (h *handTurned) drain(buf []byte) int {
+	n, _ := unix.Read(h.peer, buf)
+	return max(n, 0)
+}
+
+func TestFramesOfATurnAreAnsweredWithOneWrite(t *testing.T) {
+	h := newHandTurned(t, Options{}, &testHandler{frame: echo})
+	for _, frames := range []int{1, 64, 500} {
+		in := bytes.Repeat(jsonFrame("hello"), frames)
+		before := h.r.count
+		h.send(t, in)
+		h.turn()
+		if n := h.r.count.framesIn - before.framesIn; n != uint64(frames) {
+			t.Errorf("%d frames handled, want %d", n, frames)
+		}
+		if n := h.r.count.writes - before.writes; n != 1 {
+			t.Errorf("%d writes for %d frames, want 1", n, frames)
+		}
+		out := make([]byte, len(in)+1)
+		if n := h.drain(out); !bytes.Equal(out[:n], in) {
+			t.Errorf("%d bytes came back, want %d", n, len(in))
+		}
+	}
+}
+
+func TestBytesAndRangesLeaveWithOneCallEach(t *testing.T) {
+	file, data := testFile(t, 4096)
+	var rel countedRelease
+	h := newHandTurned(t, Options{}, &testHandler{frame: func(c *Conn, frame []byte) {
+		echo(c, frame)
+		echo(c, frame)
+		c.SendFile(int(file.Fd()), 0, len(data), &rel)
+		echo(c, frame)
+	}})
+	h.send(t, jsonFrame("x"))
+	h.turn()
+	if c := h.r.count; c.writes != 2 || c.sendFiles != 1 || rel.n.Load() != 1 {
+		t.Errorf("%d writes, %d sendfiles, %d releases", c.writes, c.sendFiles, rel.n.Load())
+	}
+	want := append(bytes.Repeat(jsonFrame("x"), 2), data...)
+	want = append(want, jsonFrame("x")...)
+	got := make([]byte, len(want)+1)
+	n := 0
+	for k := 1; k > 0; n += k {
+		k = h.drain(got[n:])
+	}
+	if !bytes.Equal(got[:n], want) {
+		t.Errorf("%d bytes, want %d", n, len(want))
+	}
+}
+
+// No connection gets more than its share of a turn, and none loses what it did not get.
+func TestShareOfATurn(t *testing.T) {
+	h := newHandTurned(t, Options{}, &testHandler{frame: echo})
+	in := bytes.Repeat(makeFrame(1, "x", ""), 3*framesPerTurn/2)
+	h.send(t, jsonFrame("first"))
+	h.turn()
+	h.drain(make([]byte, 1024))
+	before := h.r.count.framesIn
+	h.send(t, in)
+	h.turn()
+	if n := h.r.count.framesIn - before; n != framesPerTurn {
+		t.Errorf("%d frames in the first turn", n)
+	}
+	h.r.turn() // does not wait: the connection is ready
+	if n := h.r.count.framesIn - before; n != 3*framesPerTurn/2 {
+		t.Errorf("%d frames in two turns", n)
+	}
+	if h.c.in != nil || h.c.pause != 0 {
+		t.Errorf("%d bytes held, pause %b", len(h.c.in), h.c.pause)
+	}
+}
+
+// The buffer of an unfinished frame follows the bytes that came, not those that were announced.
+func TestBuffersGrowWithWhatArrives(t *testing.T) {
+	h := newHandTurned(t, Options{}, &testHandler{frame: echo})
+	frame := jsonFrame(strings.Repeat("x", 8<<20))
+	h.send(t, frame[:3])
+	h.turn()
+	h.send(t, frame[3:9])
+	h.turn()
+	if n := cap(h.c.in); n > 4<<10 {
+		t.Errorf("%d bytes for 9", n)
+	}
+	for sent := 9; sent < 1<<20; {
+		n := min(50_000, len(frame)-sent)
+		h.send(t, frame[sent:sent+n])
+		sent += n
+		h.turn()
+		if len(h.c.in) != sent {
+			t.Fatalf("%d bytes held of %d", len(h.c.in), sent)
+		}
+		if n := cap(h.c.in); n > 4*sent+4<<10 {
+			t.Fatalf("%d bytes for %d", n, sent)
+		}
+	}
+	if h.r.srv.budget.used.Load() != int64(cap(h.c.in)) {
+		t.Error("the buffer is not charged")
+	}
+}
+
+// Before the first frame proves its prefix, no more than FirstFrameBytes is read.
+func TestStrangersAreReadInSmallBites(t *testing.T) {
+	h := newHandTurned(t, Options{}, &testHandler{frame: echo})
+	h.send(t, bytes.Repeat(jsonFrame("hello"), 1000))
+	h.turn()
+	if n := h.r.count.bytesIn; n != 4096 {
+		t.Errorf("%d bytes read at first", n)
+	}
+	h.turn()
+	if n := h.r.count.bytesIn; n <= 8192 {
+		t.Errorf("%d bytes read in two turns", n)
+	}
+}
+
+// Nothing is held for a connection that is not in the middle of something.
+func TestIdleConnectionHoldsNoBuffers(t *testing.T) {
+	h := newHandTurned(t, Options{}, &testHandler{frame: echo})
+	frame := jsonFrame(strings.Repeat("x", 10_000))
+	h.send(t, frame[:5000])
+	h.turn()
+	h.send(t, frame[5000:])
+	h.turn()
+	if h.c.in != nil || h.c.head != nil || h.c.charged != 0 || h.c.partialSince != 0 {
+		t.Errorf("held: in %d, output %v, charged %d", cap(h.c.in), h.c.head, h.c.charged)
+	}
+}
+
+// wantNoAllocs fails if a round of fn allocates. The race detector allocates by itself.
+func wantNoAllocs(t *testing.T, what string, fn func()) {
+	t.Helper()
+	for range 10 {
+		fn() // fills the free lists
+	}
+	if n := testing.AllocsPerRun(200, fn); n != 0 {
+		t.Errorf("%s: %v allocations a round", what, n)
+	}
+}
+
+func TestFrameToResponseDoesNotAllocate(t *testing.T) {
+	file, _ := testFile(t, 4096)
+	var rel countedRelease
+	fd := int(file.Fd())
+	h := newHandTurned(t, Options{}, &testHandler{frame: func(c *Conn, frame []byte) {
+		echo(c, frame)
+		if bytes.Contains(frame, []byte("pull")) {
+			c.SendFile(fd, 0, 1024, &rel)
+		}
+	}})
+	out := make([]byte, 1<<20)
+	round := func(pieces ...[]byte) func() {
+		return func() {
+			for _, in := range pieces {
+				h.send(t, in)
+				h.turn()
+			}
+			if h.drain(out) == 0 {
+				t.Fatal("no answer")
+			}
+		}
+	}
+	big := jsonFrame(strings.Repeat("x", 40_000))
+	batch := bytes.Repeat(jsonFrame(strings.Repeat("x", 300)), 64)
+	wantNoAllocs(t, "64 frames", round(batch))
+	wantNoAllocs(t, "a frame in two pieces", round(big[:20_000], big[20_000:]))
+	wantNoAllocs(t, "frames cut anywhere", round(batch[:999], batch[999:5000], batch[5000:]))
+	wantNoAllocs(t, "pull", round(jsonFrame("pull")))
+	reply := jsonFrame("reply")
+	wantNoAllocs(t, "Send", func() {
+		h.c.Send(reply)
+		h.r.turn()
+		h.drain(out)
+	})
+	ran := 0
+	fn := func() { ran++ }
+	wantNoAllocs(t, "Post", func() {
+		h.r.Post(fn)
+		h.r.turn()
+	})
+	if ran == 0 {
+		t.Error("posted function did not run")
+	}
+}
+
+// A connection that is held up keeps at most what it was promised, and is not asked for more.
+func TestPausedConnectionIsNotReported(t *testing.T) {
+	h := newHandTurned(t, Options{}, &testHandler{frame: func(c *Conn, frame []byte) {
+		c.End(append(c.Begin(), make([]byte, 400<<10)...))
+	}})
+	h.send(t, bytes.Repeat(jsonFrame("x"), 100))
+	h.turn()
+	if h.c.pause&pausedOutput == 0 || h.c.interest != unix.EPOLLOUT || h.c.Backlog() > pauseBacklog+400<<10 {
+		t.Fatalf("pause %b, interest %x, backlog %d", h.c.pause, h.c.interest, h.c.Backlog())
+	}
+	if h.r.peek() != 0 {
+		t.Error("the kernel reports a connection that is paused and full")
+	}
+	buf := make([]byte, 1<<20)
+	for total, turns := 0, 0; total < 100*400<<10; turns++ {
+		total += h.drain(buf)
+		h.turn()
+		if turns > 100_000 {
+			t.Fatalf("%d bytes came", total)
+		}
+	}
+	if h.c.pause != 0 || h.c.interest != unix.EPOLLIN || h.r.srv.budget.used.Load() != 0 {
+		t.Errorf("pause %b, interest %x, charged %d", h.c.pause, h.c.interest, h.r.srv.budget.used.Load())
+	}
+}
+
+// The eventfd is written only for a reactor that sleeps.
+func TestWakeIsCoalesced(t *testing.T) {
+	h := newHandTurned(t, Options{}, &testHandler{})
+	reported := func() bool { return h.r.peek() > 0 }
+	h.r.Wake()
+	if reported() {
+		t.Error("a reactor that does not sleep was interrupted")
+	}
+	h.r.state.Store(asleep)
+	h.r.Wake()
+	if !reported() {
+		t.Error("a sleeping reactor was not interrupted")
+	}
+	h.r.Wake()
+	if reported() {
+		t.Error("a reactor that was woken was interrupted again")
+	}
+}
+
+// Deadlines are found in every slot, whatever the number of ticks a sweep takes.
+func TestSweepReachesEveryConnection(t *testing.T) {
+	h := newHandTurned(t, Options{}, &testHandler{})
+	h.r.srv.opt.Tick = 100 * time.Millisecond
+	for range 95 {
+		h.r.srv.enter(netip.AddrPort{})
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fds[1])
+		h.r.adopt(h.r.srv.newConn(h.r.srv.leastLoaded(), 0, fds[0], netip.AddrPort{}, netip.AddrPort{}))
+	}
+	h.r.now.MonoNanos += int64(h.r.limits.FirstFrameTimeout) + 1
+	sweeps := 0
+	for ; h.r.srv.census.count() > 0; sweeps++ {
+		h.r.sweep()
+		if sweeps > 10 {
+			t.Fatalf("%d connections left after a second", h.r.srv.census.count())
+		}
+	}
+	if sweeps < 9 {
+		t.Errorf("all connections were swept in %d ticks", sweeps)
+	}
+}
+
+func TestAcceptedSocketsHaveNoDelay(t *testing.T) {
+	got := make(chan int, 1)
+	s := serve(t, Options{}, &testHandler{frame: func(c *Conn, frame []byte) {
+		v, _ := unix.GetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY)
+		got <- v
+	}})
+	dial(t, s).send(jsonFrame("x"))
+	if receive(t, got) == 0 {
+		t.Error("TCP_NODELAY is off")
+	}
+}
+
+// With all descriptors in use connections wait at the listener, and are served later.
+func TestAcceptSurvivesWantOfDescriptors(t *testing.T) {
+	s := serve(t, Options{Tick: 5 * time.Millisecond}, &testHandler{frame: echo})
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Skip(err)
+	}
+	c := dial(t, s)
+	c.send(jsonFrame("x"))
+	c.expect(jsonFrame("x"))
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip(err)
+	}
+	// Room for the client's socket and not for the server's.
+	fill, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fill)
+	_ = open
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := old
+	limit.Cur = 3
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		unix.Close(fd)
+		t.Skip(err)
+	}
+	restore := func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &old) }
+	defer restore()
+	addr := s.Addr(0).(*net.TCPAddr)
+	sa := &unix.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())}
+	if err := unix.Connect(fd, sa); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	before := s.Stats().Turns
+	c.send(jsonFrame("others are served"))
+	c.expect(jsonFrame("others are served"))
+	eventually(t, "some turns", func() bool { return s.Stats().Turns > before+5 })
+	if n := s.Stats().Accepted; n != 1 {
+		t.Errorf("%d connections accepted", n)
+	}
+	restore()
+	unix.Write(fd, jsonFrame("late"))
+	got := make([]byte, len(jsonFrame("late")))
+	if n, err := unix.Read(fd, got); n != len(got) || !bytes.Equal(got, jsonFrame("late")) {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+}
+
+// BenchmarkEcho is a client with 64 requests in flight on one loopback connection.
+func BenchmarkEcho(b *testing.B) {
+	for _, portable := range []bool{false, true} {
+		for _, inFlight := range []int{1, 64} {
+			b.Run(fmt.Sprintf("portable=%v/inFlight=%d", portable, inFlight), func(b *testing.B) {
+				s := serve(b, Options{Reactors: 1, Portable: portable}, &testHandler{frame: echo})
+				conn, err := net.Dial("tcp", s.Addr(0).String())
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer conn.Close()
+				batch := bytes.Repeat(jsonFrame(strings.Repeat("x", 200)), inFlight)
+				answer := make([]byte, len(batch))
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				start := s.Stats()
+				b.ReportAllocs()
+				b.ResetTimer()
+				for n := 0; n < b.N; n += inFlight {
+					conn.Write(batch)
+					if _, err := io.ReadFull(conn, answer); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.StopTimer()
+				runtime.ReadMemStats(&after)
+				st := s.Stats()
+				b.ReportMetric(float64(st.FramesIn-start.FramesIn)/float64(max(1, st.Writes-start.Writes)), "frames/write")
+			})
+		}
+	}
+}
+
+// BenchmarkTurn is the reactor's own cost: 64 frames read, cut, answered and written, a turn.
+func BenchmarkTurn(b *testing.B) {
+	h := newHandTurned(b, Options{}, &testHandler{frame: func(c *Conn, frame []byte) {
+		c.End(binary.BigEndian.AppendUint32(c.Begin(), uint32(len(frame))))
+	}})
+	batch := bytes.Repeat(jsonFrame(strings.Repeat("x", 200)), 64)
+	out := make([]byte, 64<<10)
+	b.ReportAllocs()
+	for b.Loop() {
+		h.send(b, batch)
+		h.turn()
+		h.drain(out)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/64, "ns/frame")
+}

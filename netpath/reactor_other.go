@@ -1,0 +1,36 @@
+//go:build !linux
+
+package netpath
+
+import (
+	"errors"
+	"net"
+	"time"
+)
+
+// What reactor_linux.go and sendfile_linux.go supply, where there is no epoll: every
+// connection is a stream and every reactor parks.
+
+const hasPoller = false
+
+type poller struct{}
+
+func (r *Reactor) openPoller() error         { return nil }
+func (r *Reactor) closePoller()              {}
+func (r *Reactor) closeListeners()           {}
+func (r *Reactor) resumeListeners()          {}
+func (r *Reactor) pin()                      {}
+func (r *Reactor) peek() int                 { return 0 }
+func (r *Reactor) sleep(d time.Duration) int { r.park.sleep(d); return 0 }
+func (r *Reactor) interrupt()                { r.park.interrupt() }
+func (r *Reactor) handleEvents(int)          { panic("BUG: event without a poller") }
+func (r *Reactor) register(*Conn) error      { panic("BUG: native connection without a poller") }
+func (r *Reactor) closeFD(*Conn)             { panic("BUG: native connection without a poller") }
+func (r *Reactor) setInterest(*Conn)         { panic("BUG: native connection without a poller") }
+func (r *Reactor) flushSocket(*Conn)         { panic("BUG: native connection without a poller") }
+func (r *Reactor) detach(*Conn) (net.Conn, error) {
+	return nil, errors.ErrUnsupported
+}
+func closeSocket(int) {}
+
+func (s *Server) addListener(net.Listener) error { return errors.ErrUnsupported }

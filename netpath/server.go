@@ -1,0 +1,275 @@
+package netpath
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// TLSMode says what to do with TLS and with plain connections (tls.server.mode).
+type TLSMode int
+
+const (
+	TLSDisabled   TLSMode = iota // TLS is refused
+	TLSPermissive                // both are served
+	TLSEnforcing                 // plain text is refused
+)
+
+// Options of a server. Listen and NewHandler have to be set.
+type Options struct {
+	Listen        []string // addresses; a connection's Listener is its index here
+	Reactors      int      // 0: half of the CPUs, at least one
+	CPUs          []int    // pin reactor i to CPUs[i % len]; empty, or on one or two CPUs: not pinned
+	Portable      bool     // goroutines and Go's own poller, also where there is epoll
+	Limits        Limits
+	TLSMode       TLSMode
+	TLSConfig     *tls.Config // GetConfigForClient is where certificates are reloaded
+	ProxyProtocol bool        // accept a PROXY v1 or v2 header before everything else
+	// Tick is the longest a reactor goes without a turn. 0: 100 ms.
+	Tick time.Duration
+	// NewHandler is called once for each reactor, by NewServer.
+	NewHandler func(r *Reactor) Handler
+	Logger     *slog.Logger
+}
+
+const (
+	acceptBacklog = 1024
+	acceptPause   = 100 * time.Millisecond
+)
+
+// Server is a set of listeners and the reactors that serve their connections.
+type Server struct {
+	opt      Options
+	reactors []*Reactor
+	addrs    []net.Addr
+	census   census
+	budget   budget
+	accepted atomic.Uint64
+	refused  [refusals]atomic.Uint64
+	force    atomic.Bool // Shutdown has run out of time
+
+	// mu guards the life of the server: Start, then Shutdown.
+	mu        sync.Mutex
+	started   bool
+	stopped   bool
+	listeners []net.Listener // portable path
+	accepting sync.WaitGroup
+}
+
+// NewServer binds the listeners; nothing is accepted before Start.
+func NewServer(o Options) (*Server, error) {
+	if o.NewHandler == nil {
+		return nil, errors.New("netpath: no handler; set Options.NewHandler")
+	}
+	if o.TLSMode == TLSEnforcing && o.TLSConfig == nil {
+		return nil, errors.New("netpath: TLS is enforced without a certificate; set Options.TLSConfig")
+	}
+	if o.Reactors <= 0 {
+		o.Reactors = max(1, runtime.NumCPU()/2)
+	}
+	if o.Tick <= 0 {
+		o.Tick = 100 * time.Millisecond
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	o.Limits = o.Limits.withDefaults()
+	o.Portable = o.Portable || !hasPoller
+	s := &Server{opt: o, census: census{byAddr: map[netip.Addr]int{}}, budget: budget{limit: o.Limits.MaxInFlightBytes}}
+	for i := range o.Reactors {
+		r := newReactor(s, i, !o.Portable)
+		if !o.Portable {
+			if err := r.openPoller(); err != nil {
+				s.closeUnstarted()
+				return nil, fmt.Errorf("reactor %d: %w", i, err)
+			}
+		}
+		s.reactors = append(s.reactors, r)
+	}
+	for _, addr := range o.Listen {
+		if err := s.listen(addr); err != nil {
+			s.closeUnstarted()
+			return nil, err
+		}
+	}
+	for _, r := range s.reactors {
+		r.handler = o.NewHandler(r)
+	}
+	return s, nil
+}
+
+func (s *Server) listen(addr string) error {
+	// An address without a host is bound for IPv4 and IPv6.
+	config := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
+	l, err := config.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("netpath: %w", err)
+	}
+	s.addrs = append(s.addrs, l.Addr())
+	if s.opt.Portable {
+		s.listeners = append(s.listeners, l)
+		return nil
+	}
+	if err := s.addListener(l); err != nil {
+		return fmt.Errorf("netpath: listen on %s: %w", addr, err)
+	}
+	return nil
+}
+
+// Addr is the bound address of Options.Listen[i], with the port that was given for port 0.
+func (s *Server) Addr(i int) net.Addr { return s.addrs[i] }
+
+// Reactors are the server's reactors, by index.
+func (s *Server) Reactors() []*Reactor { return s.reactors }
+
+// Start begins to serve.
+func (s *Server) Start() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.started || s.stopped {
+		return
+	}
+	s.started = true
+	for _, r := range s.reactors {
+		go r.run()
+	}
+	for i, l := range s.listeners {
+		s.accepting.Go(func() { s.acceptLoop(i, l) })
+	}
+}
+
+// acceptLoop is the portable path's acceptor of one listener.
+func (s *Server) acceptLoop(index int, l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			s.opt.Logger.Warn("no connection accepted; is the limit of open files too low (ulimit -n)?", "err", err)
+			time.Sleep(acceptPause)
+			continue
+		}
+		remote, local := netAddrPort(conn.RemoteAddr()), netAddrPort(conn.LocalAddr())
+		if !s.enter(remote) {
+			conn.Close()
+			continue
+		}
+		r := s.leastLoaded()
+		c := s.newConn(r, index, -1, remote, local)
+		c.stream = newStream(c, conn, nil, firstUnknown)
+		if !r.write(letter{kind: letterAdopt, conn: c}) {
+			c.abandon()
+		}
+	}
+}
+
+func netAddrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// enter counts an accepted connection, or refuses it.
+func (s *Server) enter(remote netip.AddrPort) bool {
+	s.accepted.Add(1)
+	why, ok := s.census.enter(remote.Addr(), &s.opt.Limits)
+	if !ok {
+		s.refused[why].Add(1)
+	}
+	return ok
+}
+
+// leastLoaded chooses the reactor of a new connection and counts it there.
+func (s *Server) leastLoaded() *Reactor {
+	best := s.reactors[0]
+	for _, r := range s.reactors[1:] {
+		if r.load.Load() < best.load.Load() {
+			best = r
+		}
+	}
+	best.load.Add(1)
+	return best
+}
+
+// Shutdown stops accepting and reading, lets queued output leave, and closes every connection.
+// When ctx ends first, what has not left by then is dropped, and ctx's error returned.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	started := s.started
+	first := !s.stopped
+	s.stopped = true
+	s.mu.Unlock()
+	if !started {
+		if first {
+			s.closeUnstarted()
+		}
+		return nil
+	}
+	for _, l := range s.listeners {
+		l.Close()
+	}
+	s.accepting.Wait()
+	for _, r := range s.reactors {
+		r.write(letter{kind: letterDrain})
+	}
+	var err error
+	for _, r := range s.reactors {
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			err = fmt.Errorf("netpath: output not written before shutdown: %w", ctx.Err())
+			s.force.Store(true)
+			for _, r := range s.reactors {
+				r.Wake()
+			}
+			<-r.done
+		}
+	}
+	return err
+}
+
+func (s *Server) closeUnstarted() {
+	for _, l := range s.listeners {
+		l.Close()
+	}
+	for _, r := range s.reactors {
+		r.closeListeners()
+		r.closePoller()
+	}
+}
+
+// Stats sums up the reactors' counters.
+func (s *Server) Stats() Stats {
+	st := Stats{
+		Conns:         s.census.count(),
+		Accepted:      s.accepted.Load(),
+		Refused:       make(map[string]uint64, refusals),
+		InFlightBytes: s.budget.used.Load(),
+	}
+	for i := range s.refused {
+		st.Refused[refusalNames[i]] = s.refused[i].Load()
+	}
+	for _, r := range s.reactors {
+		p := &r.pub
+		st.BytesIn += p.bytesIn.Load()
+		st.BytesOut += p.bytesOut.Load()
+		st.FramesIn += p.framesIn.Load()
+		st.Writes += p.writes.Load()
+		st.SendFiles += p.sendFiles.Load()
+		st.Turns += p.turns.Load()
+		st.LongestTurn = max(st.LongestTurn, time.Duration(p.longest.Load()))
+	}
+	return st
+}

@@ -1,0 +1,316 @@
+package perf
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/ringmq/ringmq/message"
+	"github.com/ringmq/ringmq/remoting"
+)
+
+// suspendMillis is how long a broker may hold a pull that finds nothing; what is beyond it and suspendSlack has got lost.
+const (
+	suspendMillis = 15_000
+	suspendSlack  = 15_000
+)
+
+// errorPause is how long a queue rests after an error.
+const errorPause = int64(100e6)
+
+// latencyRead is the one latency that a puller records: end to end, or of the pull in a drain.
+const latencyRead = 0
+
+// pullQueue is one queue that is read. It has at most one request in flight.
+type pullQueue struct {
+	*queueCheck
+	next   int64 // the offset to pull
+	began  int64 // the offset where reading began
+	flying bool
+	opaque int32
+	asked  int64 // when the request was sent
+	rest   int64 // no request before this time
+	// limit is where to stop: no queue offset from it on is read. The run sets it when it knows.
+	limit atomic.Int64
+}
+
+func (q *pullQueue) done() bool { return q.next >= q.limit.Load() }
+
+// pullConn is one connection that pulls.
+type pullConn struct {
+	puller  *puller
+	addr    string
+	sock    *socket
+	in      inbox
+	out     []byte
+	sent    int
+	queues  []*pullQueue
+	round   int32
+	command remoting.Command
+}
+
+// puller is a worker that reads. Its fields are its own, but for those that are atomic.
+type puller struct {
+	config   *Config
+	clock    *clock
+	poller   *poller
+	conns    []*pullConn
+	recorder *recorder
+	drain    bool   // no long polls; latency is that of the pull
+	own      uint64 // record end-to-end latency of this generator's messages only; 0: of all
+
+	measureFrom int64 // intended send times from here on are measured, on the clock
+	measureTo   atomic.Int64
+
+	stopped atomic.Bool
+	ended   chan struct{}
+	heard   atomic.Int64 // when the last message came
+	// received counts every record, for those who wait for a number of them.
+	received atomic.Int64
+
+	errors   map[int32]int64
+	problems []string
+	measured int64
+	lastRead int64
+	failure  error
+	record   message.Record
+}
+
+func (p *puller) connect() error {
+	for _, c := range p.conns {
+		conn, err := net.DialTimeout("tcp", c.addr, p.config.Timeout)
+		if err != nil {
+			return fmt.Errorf("connect to broker: %w", err)
+		}
+		if c.sock, err = p.poller.add(conn, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *puller) run() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(p.ended)
+	nextTick := int64(0)
+	for !p.stopped.Load() {
+		now := p.clock.now()
+		p.recorder.turn(now)
+		if now >= nextTick {
+			p.expire(now)
+			if p.askAll(now) == 0 {
+				break
+			}
+			nextTick = now + tick
+		}
+		ready, err := p.poller.wait(now, nextTick)
+		for _, sock := range ready {
+			if err == nil {
+				err = sock.owner.(*pullConn).readable()
+			}
+		}
+		if err != nil && p.failure == nil {
+			p.failure = err
+		}
+		if p.failure != nil {
+			break
+		}
+	}
+	p.recorder.finish()
+}
+
+// askAll sends a request for every queue that has none in flight, and returns how many queues are not done. It runs every tick;
+// between ticks a queue is asked for again as soon as it has answered.
+func (p *puller) askAll(now int64) (open int) {
+	for _, c := range p.conns {
+		for i, q := range c.queues {
+			if !q.done() {
+				open++
+				c.askAgain(int32(i), q, now)
+			}
+		}
+		if err := c.flush(); err != nil {
+			p.failure = err
+			return 0
+		}
+	}
+	return open
+}
+
+func (c *pullConn) askAgain(index int32, q *pullQueue, now int64) {
+	if !q.flying && now >= q.rest && !q.done() {
+		c.encode(index, q, now)
+	}
+}
+
+func (c *pullConn) encode(index int32, q *pullQueue, now int64) {
+	if c.sent == len(c.out) {
+		c.out, c.sent = c.out[:0], 0
+	}
+	sysFlag, suspend := int64(remoting.PullSubscription|remoting.PullSuspend), int64(suspendMillis)
+	if c.puller.drain {
+		sysFlag, suspend = remoting.PullSubscription, 0
+	}
+	// The round makes a late answer to an earlier request of this queue different.
+	c.round++
+	q.opaque = (c.round%1024)<<20 | index
+	q.flying, q.asked = true, now
+	w := remoting.Request(c.out, c.puller.config.Serialize, remoting.ReqPullMessage, q.opaque, 0)
+	w.Text("consumerGroup", Group)
+	w.Text("topic", q.queue.topic)
+	w.Int("queueId", int64(q.queue.id))
+	w.Int("queueOffset", q.next)
+	w.Int("maxMsgNums", int64(c.puller.config.PullBatch))
+	w.Int("sysFlag", sysFlag)
+	w.Int("commitOffset", 0)
+	w.Int("suspendTimeoutMillis", suspend)
+	w.Text("subscription", c.puller.config.subscription())
+	w.Int("subVersion", 1)
+	w.Text("expressionType", "TAG")
+	c.out = w.Finish(nil)
+}
+
+func (c *Config) subscription() string {
+	if c.Tag == "" {
+		return "*"
+	}
+	return c.Tag
+}
+
+func (c *pullConn) flush() error {
+	if c.sent == len(c.out) {
+		return nil
+	}
+	n, err := c.sock.write(c.out[c.sent:])
+	c.sent += n
+	if err != nil && !errors.Is(err, errAgain) {
+		return fmt.Errorf("connection to %s: %w", c.addr, err)
+	}
+	return nil
+}
+
+func (c *pullConn) readable() error {
+	for {
+		whole, err := c.in.fill(c.sock)
+		now := c.puller.clock.now()
+		for err == nil {
+			var frame []byte
+			if frame, err = c.in.next(); frame == nil {
+				break
+			}
+			if err = c.command.Decode(frame); err == nil {
+				c.answer(&c.command, now)
+			}
+		}
+		switch {
+		case err != nil && !errors.Is(err, errAgain):
+			return fmt.Errorf("connection to %s: %w", c.addr, err)
+		case err != nil || !whole:
+			return c.flush()
+		}
+	}
+}
+
+// answer takes the answer to a pull. Requests of the broker are passed over: those it sends to consumers want no answer.
+func (c *pullConn) answer(command *remoting.Command, now int64) {
+	index := command.Opaque & (1<<20 - 1)
+	if !command.IsResponse() || int(index) >= len(c.queues) {
+		return
+	}
+	q := c.queues[index]
+	if !q.flying || q.opaque != command.Opaque {
+		return
+	}
+	q.flying = false
+	next, err := command.Int("nextBeginOffset", q.next)
+	switch {
+	case err != nil:
+		c.puller.failed(q, codeUnreadable, err.Error(), now)
+	case command.Code == remoting.RespSuccess:
+		c.puller.records(q, command.Body, now)
+		q.next = next
+	case command.Code == remoting.RespPullNotFound:
+		if c.puller.drain {
+			q.rest = now + errorPause
+		}
+	case command.Code == remoting.RespPullRetryImmediately && next > q.next:
+		q.next = next
+	case command.Code == remoting.RespPullRetryImmediately:
+		q.rest = now + errorPause
+	case command.Code == remoting.RespPullOffsetMoved && next > q.next:
+		// What was there is gone: the check will say how many offsets are missing.
+		q.next = next
+	default:
+		c.puller.failed(q, command.Code, string(command.Remark), now)
+	}
+	c.askAgain(index, q, now)
+}
+
+func (p *puller) failed(q *pullQueue, code int32, remark string, now int64) {
+	p.errors[code]++
+	q.rest = now + errorPause
+	if p.errors[code] == 1 && len(p.problems) < maxProblems {
+		p.problems = append(p.problems, fmt.Sprintf("pull of %s queue %d from %s at %d: %s %s", q.queue.topic, q.queue.id, q.queue.addr, q.next, codeName(code), remark))
+	}
+	p.recorder.current.failed++
+}
+
+// records checks the records of one answer.
+func (p *puller) records(q *pullQueue, body []byte, now int64) {
+	current := p.recorder.current
+	before, limit := current.messages, q.limit.Load()
+	var s stamp
+	for len(body) > 0 {
+		if err := message.Decode(body, &p.record); err != nil {
+			q.found.Corrupt++
+			q.problem("answer of %d bytes left cannot be read: %v", len(body), err)
+			break
+		}
+		raw := body[:p.record.Size]
+		body = body[p.record.Size:]
+		if p.record.QueueOffset >= limit {
+			break
+		}
+		if p.config.Tag != "" {
+			q.expect = -1
+		}
+		ours := q.queueCheck.record(&p.record, raw, &s)
+		current.messages++
+		current.bytes += int64(len(p.record.Body))
+		sent := s.time - p.clock.wall
+		if ours && !p.drain && (p.own == 0 || p.own == s.generator) && sent >= p.measureFrom {
+			record(current.latencies[latencyRead], now-sent)
+		}
+		if now >= p.measureFrom && now < p.measureTo.Load() {
+			p.measured++
+		}
+	}
+	if p.drain {
+		record(current.latencies[latencyRead], now-q.asked)
+	}
+	p.lastRead = now
+	p.heard.Store(now)
+	p.received.Add(current.messages - before)
+}
+
+// expire asks again where an answer is overdue.
+func (p *puller) expire(now int64) {
+	limit := now - (suspendMillis+suspendSlack)*1e6
+	if p.drain {
+		limit = now - int64(p.config.Timeout)
+	}
+	for _, c := range p.conns {
+		for _, q := range c.queues {
+			if q.flying && q.asked < limit {
+				q.flying = false
+				p.failed(q, codeTimeout, "", now)
+			}
+		}
+	}
+}
+
+const noLimit = math.MaxInt64

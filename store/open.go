@@ -1,0 +1,204 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/ringmq/ringmq/commitlog"
+	"github.com/ringmq/ringmq/message"
+)
+
+// Opening a store (R4, R5, R6). What has to be read again depends on how the last run ended and on who ran it:
+//
+//	our snapshot is valid      queues are as of its log offset D; the log is read from D on. No queue file is opened.
+//	no snapshot, clean stop    the queue files tell the last message that they hold; the log is read behind it.
+//	no snapshot, crash         the log is read from the start of the newest segment that the checkpoint covers.
+//	no snapshot, no checkpoint the whole log is read.
+//
+// A checkpoint comes every 10 s or 256 MiB of log, so a start after a crash reads that much and not what is stored.
+
+// Open opens the store in o.Root, made if it is not there.
+func Open(o Options) (*Store, error) {
+	o.setDefaults()
+	s := &Store{opt: o}
+	if err := s.openDerived(); err != nil {
+		return nil, errors.Join(err, s.closeDerived())
+	}
+	if err := s.openLog(); err != nil {
+		return nil, errors.Join(err, s.closeDerived())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	s.goLabelled(ctx, "checkpoint", s.maintain)
+	s.goLabelled(ctx, "retention", s.runRetention)
+	if s.index != nil {
+		s.goLabelled(ctx, "index", func(ctx context.Context) { s.indexer.run(ctx, s) })
+	}
+	return s, nil
+}
+
+func (s *Store) openDerived() error {
+	o := &s.opt
+	if err := o.FS.MkdirAll(o.Root, 0o755); err != nil {
+		return err
+	}
+	var err error
+	if s.run, err = OpenRunFiles(o.FS, o.Root, o.Logger); err != nil {
+		return err
+	}
+	if s.checkpoint, err = OpenCheckpoint(o.FS, o.Root, o.Logger); err != nil {
+		return err
+	}
+	s.queues, err = NewQueueTable(QueueTableOptions{
+		FS: o.FS, Root: o.Root, FileUnits: o.QueueFileUnits, Logger: o.Logger, LogEnd: s.logEnd, OnDamage: s.queueDamaged,
+	})
+	if err != nil || !o.IndexEnable {
+		return err
+	}
+	s.index, err = OpenIndex(IndexOptions{
+		FS: o.FS, Dir: filepath.Join(o.Root, "index"), HashSlots: o.HashSlots, Entries: o.IndexEntries, Logger: o.Logger,
+	})
+	return err
+}
+
+// logEnd bounds what a queue entry may point to; before the log is open nothing is known.
+func (s *Store) logEnd() int64 {
+	if s.log == nil {
+		return 1<<63 - 1
+	}
+	return s.log.Published()
+}
+
+func (s *Store) closeDerived() error {
+	var errs []error
+	if s.index != nil {
+		errs = append(errs, s.index.Close())
+	}
+	if s.queues != nil {
+		errs = append(errs, s.queues.Close())
+	}
+	if s.checkpoint != nil {
+		errs = append(errs, s.checkpoint.Close())
+	}
+	if s.run != nil {
+		errs = append(errs, s.run.Close(false))
+	}
+	return errors.Join(errs...)
+}
+
+// startOffset loads the queues and tells from where the log has to be read.
+func (s *Store) startOffset() (from int64, fromSnapshot bool, err error) {
+	o := &s.opt
+	fields, known := s.checkpoint.Load()
+	if known {
+		at, err := s.queues.LoadSnapshot(fields)
+		if err == nil {
+			return at, true, nil
+		}
+		o.Logger.Info("queues are read from their files", "reason", err)
+	}
+	end, err := s.queues.LoadScan(context.Background())
+	if err != nil {
+		return 0, false, err
+	}
+	switch {
+	case s.run.Clean():
+		return end, false, nil
+	case known:
+		return fields.LogicsPhysicalOffset, false, nil
+	}
+	return 0, false, nil
+}
+
+func (s *Store) openLog() error {
+	from, snapshot, err := s.startOffset()
+	if err != nil {
+		return err
+	}
+	o := &s.opt
+	lo := commitlog.Options{FS: o.FS, Dir: o.CommitLogDir, SegmentSize: o.SegmentSize, FlushEvery: o.FlushEvery, Window: o.Window,
+		Logger: o.Logger, OnFlushed: o.OnFlushed, OnFail: o.OnFail}
+	if !snapshot && !s.run.Clean() {
+		// A Java broker's checkpoint tells a covered offset, not where a record starts: segments do start with one.
+		from = commitlog.AlignToSegment(&lo, from)
+	}
+	visit := func(_ []byte, r *message.Record) error {
+		s.redispatch(r)
+		return nil
+	}
+	log, rep, err := commitlog.Open(lo, from, s.run.Clean(), filepath.Join(o.Root, "quarantine"), visit)
+	if err != nil {
+		return fmt.Errorf("open the commit log: %w", err)
+	}
+	s.log, s.recovery = log, rep
+	s.dispatch.at.Store(rep.End)
+	if !s.run.Clean() || rep.Records == 0 {
+		// A machine that lost power may have kept queue entries of records that it lost.
+		if err := s.queues.TruncateBeyond(rep.End); err != nil {
+			return errors.Join(err, log.Close())
+		}
+	}
+	s.queues.All(func(q *ConsumeQueue) {
+		q.Next = max(q.Next, q.Max())
+		if q.Min() == 0 || s.log.MinOffset() > 0 {
+			q.TrimBefore(s.log.MinOffset())
+		}
+	})
+	if s.index != nil {
+		s.indexer.at.Store(min(s.index.Progress(), rep.End))
+	}
+	o.Logger.Info("commit log is open", "from", rep.From, "end", rep.End, "recordsRead", rep.Records, "quarantined", len(rep.Quarantined),
+		"tornBytes", rep.TornBytes, "cleanStop", s.run.Clean())
+	return nil
+}
+
+// redispatch puts a record that recovery read into its queue, unless the queue has it.
+func (s *Store) redispatch(r *message.Record) {
+	s.dispatchRecord(r)
+	if t := r.SysFlag & message.SysTransactionMask; t == message.SysTransactionPrepared || t == message.SysTransactionRollback {
+		return
+	}
+	if q := s.queues.Get(r.Topic, r.QueueID); q != nil {
+		q.Next = max(q.Next, r.QueueOffset+1)
+	}
+}
+
+// queueDamaged rebuilds a queue's entries from the log in the background (R5).
+func (s *Store) queueDamaged(topic string, queueID int32, from int64) {
+	s.opt.Logger.Error("a consume queue file is damaged; its entries are read from the log again", "topic", topic, "queueId", queueID, "offset", from)
+	if s.log == nil {
+		return
+	}
+	s.wg.Go(func() { s.rebuildQueue(topic, queueID, from) })
+}
+
+// rebuildQueue reads the log and rewrites the entries of one queue from the given offset on.
+func (s *Store) rebuildQueue(topic string, queueID int32, from int64) {
+	var buf []byte
+	var r message.Record
+	q := s.queues.Get([]byte(topic), queueID)
+	if q == nil {
+		return
+	}
+	end := s.Dispatched()
+	rewritten := 0
+	for at := s.log.MinOffset(); at < end && s.log.Err() != commitlog.ErrClosed; {
+		raw, next, err := s.log.ReadNext(at, buf)
+		if err != nil {
+			s.opt.Logger.Error("the queue stays damaged: the commit log cannot be read", "topic", topic, "queueId", queueID, "err", err)
+			return
+		}
+		buf = raw[:0]
+		if len(raw) > 0 && message.Decode(raw, &r) == nil && r.QueueID == queueID && string(r.Topic) == topic && r.QueueOffset >= from {
+			if err := q.Rewrite(r.QueueOffset, Entry{r.PhysicalOffset, r.Size, s.tagsCode(&r)}); err != nil {
+				s.opt.Logger.Error("the queue stays damaged", "topic", topic, "queueId", queueID, "err", err)
+				return
+			}
+			rewritten++
+		}
+		at = next
+	}
+	s.opt.Logger.Info("the damaged consume queue is whole again", "topic", topic, "queueId", queueID, "entries", rewritten)
+}

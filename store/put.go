@@ -1,0 +1,146 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/ringmq/ringmq/message"
+)
+
+// In the walk of one message: before this, broker/send.go made the Draft; after this, commitlog/append.go reserves its place and calls
+// EncodeAt.
+
+// Put is the scratch of one appender (a reactor, or a goroutine): what is to be stored, and afterwards where it is. It is used
+// again and again and takes no memory for a message.
+type Put struct {
+	// Draft is the message. For a batch: what its messages have in common.
+	Draft message.Draft
+	// QueueOffset is the first offset given, PhysicalOffset the place of the first record, End the log offset behind the last,
+	// StoreTimestamp the ms written into it.
+	QueueOffset, PhysicalOffset, End, StoreTimestamp int64
+
+	queue *ConsumeQueue
+	batch []batchMessage
+	// offsets are the physical offsets of a batch's records, for its message ids.
+	offsets []int64
+}
+
+// batchMessage is what one message of a batch has for itself. The slices are views into the batch's body.
+type batchMessage struct {
+	body, properties []byte
+	bodyCRC          uint32
+	flag             int32
+}
+
+// Append stores p.Draft as the next message of q. now is in ms. The errors are those of commitlog.Log.Append.
+func (s *Store) Append(p *Put, q *ConsumeQueue, now int64) error {
+	p.ClearBatch()
+	p.Draft.BodyCRC = message.BodyCRC(p.Draft.Body)
+	return s.append(p, q, now, p.Draft.Size())
+}
+
+func (s *Store) append(p *Put, q *ConsumeQueue, now int64, size int) error {
+	p.queue = q
+	p.Draft.StoreHost = s.opt.StoreHost
+	p.Draft.AppendCRC = s.opt.AppendCRC
+	p.Draft.QueueID = q.QueueID
+	at, err := s.log.Append(size, now, p)
+	if err != nil {
+		return err
+	}
+	p.PhysicalOffset, p.End = at, at+int64(size)
+	return nil
+}
+
+// EncodeAt gives out the queue offset and writes the record: the tail is held, so queue offsets follow the order of the log.
+func (p *Put) EncodeAt(dst []byte, physicalOffset, storeTimestamp int64) {
+	p.StoreTimestamp = storeTimestamp
+	p.QueueOffset = p.queue.Next
+	if len(p.batch) == 0 {
+		p.queue.Next++
+		p.Draft.Encode(dst, p.QueueOffset, physicalOffset, storeTimestamp)
+		return
+	}
+	p.offsets = p.offsets[:0]
+	at := 0
+	for i := range p.batch {
+		p.offsets = append(p.offsets, physicalOffset+int64(at))
+		at += p.draftOf(i).Encode(dst[at:], p.QueueOffset+int64(i), physicalOffset+int64(at), storeTimestamp)
+	}
+	p.queue.Next += int64(len(p.batch))
+}
+
+// draftOf fills the shared draft with what message i has for itself.
+func (p *Put) draftOf(i int) *message.Draft {
+	m := &p.batch[i]
+	p.Draft.Body, p.Draft.BodyCRC, p.Draft.Properties, p.Draft.Flag = m.body, m.bodyCRC, m.properties, m.flag
+	return &p.Draft
+}
+
+// ErrBatch is a batch body whose lengths do not add up.
+var ErrBatch = errors.New("the batch's body is not a sequence of messages: a length does not add up")
+
+// maxKeptBatch bounds the scratch that a large batch leaves behind.
+const maxKeptBatch = 4096
+
+// AppendBatch stores the messages of the batch body in p.Draft.Body as consecutive messages of q, in one piece. Each message of the
+// body is `i32 size | i32 magic | i32 crc | i32 flag | i32 n, body | i16 n, properties`; size, magic and crc are not looked at, as in the
+// original.
+func (s *Store) AppendBatch(p *Put, q *ConsumeQueue, now int64) error {
+	if cap(p.batch) > maxKeptBatch {
+		p.batch, p.offsets = nil, nil
+	}
+	body := p.Draft.Body
+	p.batch = p.batch[:0]
+	p.Draft.Extra = nil
+	for len(body) > 0 {
+		m, rest, ok := nextBatchMessage(body)
+		if !ok {
+			return ErrBatch
+		}
+		p.batch = append(p.batch, m)
+		body = rest
+	}
+	if len(p.batch) == 0 {
+		return ErrBatch
+	}
+	p.Draft.AppendCRC = s.opt.AppendCRC
+	p.Draft.StoreHost = s.opt.StoreHost
+	size := 0
+	for i := range p.batch {
+		d := p.draftOf(i)
+		if err := d.Check(s.opt.MaxMessageSize); err != nil {
+			return err
+		}
+		size += d.Size()
+	}
+	return s.append(p, q, now, size)
+}
+
+func nextBatchMessage(b []byte) (m batchMessage, rest []byte, ok bool) {
+	const head = 20
+	if len(b) < head+2 {
+		return m, nil, false
+	}
+	m.flag = int32(binary.BigEndian.Uint32(b[12:]))
+	bodyLen := int64(int32(binary.BigEndian.Uint32(b[16:])))
+	b = b[head:]
+	if bodyLen < 0 || bodyLen > int64(len(b)-2) {
+		return m, nil, false
+	}
+	m.body, b = b[:bodyLen], b[bodyLen:]
+	m.bodyCRC = message.BodyCRC(m.body)
+	propLen := int(int16(binary.BigEndian.Uint16(b)))
+	b = b[2:]
+	if propLen < 0 || propLen > len(b) {
+		return m, nil, false
+	}
+	m.properties = b[:propLen]
+	return m, b[propLen:], true
+}
+
+// BatchOffsets are the physical offsets of the records of the last AppendBatch, valid until the next.
+func (p *Put) BatchOffsets() []int64 { return p.offsets }
+
+// ClearBatch makes p that of a single message again.
+func (p *Put) ClearBatch() { p.batch, p.offsets = p.batch[:0], p.offsets[:0] }

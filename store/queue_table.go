@@ -1,0 +1,381 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/ringmq/ringmq/ioengine"
+)
+
+// maxFileUnits keeps a file below 2 GiB, as the original's mapping does.
+const maxFileUnits = math.MaxInt32 / UnitSize
+
+// MaxQueueID is the largest queue id a topic can have.
+const MaxQueueID = 65535
+
+// QueueTableOptions are the settings of a QueueTable; those marked "default" may be left out.
+type QueueTableOptions struct {
+	FS     ioengine.FS
+	Root   string // the store's folder: the files lie in Root/consumequeue, the snapshot in Root/queues.snapshot
+	Logger *slog.Logger
+	// FileUnits is mappedFileSizeConsumeQueue / 20; default 300,000.
+	FileUnits int
+	// MaxOpenFiles bounds the descriptors held; default 1024. Files in use at the moment come on top.
+	MaxOpenFiles int
+	// MaxUnwritten bounds the bytes of entries that wait for WriteBack; past it Append writes itself. Default 64 MiB.
+	MaxUnwritten int64
+	// IdlePasses is after how many passes of WriteBack without a new entry a queue gives its memory back; default 64.
+	IdlePasses int
+	// MaxTopics bounds how many topics there can be; 0 = no bound.
+	MaxTopics int
+	// LogEnd tells where the CommitLog ends: no entry may point behind it. Nil = not checked.
+	LogEnd func() int64
+	// OnDamage is told, once until EndRewrite, of a queue with an entry that can't be true. It is called by readers
+	// and must not block.
+	OnDamage func(topic string, queueID int32, from int64)
+}
+
+// QueueTable holds all queues by topic and queue id. Does the work of ConsumeQueueStore.
+type QueueTable struct {
+	fs           ioengine.FS
+	root, dir    string
+	log          *slog.Logger
+	fileUnits    int64
+	maxUnwritten int64
+	idlePasses   int
+	maxTopics    int
+	logEnd       func() int64
+	onDamage     func(topic string, queueID int32, from int64)
+	files        queueFiles
+
+	// topics: readers load a shard's map and never lock; createMu is held to replace one.
+	seed     maphash.Seed
+	topics   [topicShards]atomic.Pointer[map[string]*topicQueues]
+	createMu sync.Mutex
+	count    int // topics there are; belongs to createMu
+
+	// unwritten is the bytes of entries that are in no file yet. relieveAt is where Append writes them itself; it
+	// moves up when that fails, so that not every message tries again.
+	unwritten atomic.Int64
+	relieveAt atomic.Int64
+
+	// writeMu is held by whoever writes queue files, across I/O. It comes before every other lock here.
+	writeMu sync.Mutex
+	// activeMu guards the queues that have a tail, in no order, and the spare slice for the next pass.
+	activeMu      sync.Mutex
+	active, spare []*ConsumeQueue
+
+	// dirtyMu guards the files written and the folders grown since the last Sync, and its error.
+	dirtyMu sync.Mutex
+	dirty   map[fileKey]struct{}
+	created map[*ConsumeQueue]struct{}
+	syncMu  sync.Mutex
+	syncErr error
+
+	// background runs removals and clearing until Close calls stop.
+	background sync.WaitGroup
+	ctx        context.Context
+	stop       context.CancelFunc
+	removed    atomic.Int64 // numbers the folders of deleted topics
+
+	snapshotMu sync.Mutex
+	// stamp is the checkpoint that the store has on disk as far as is known here; belongs to snapshotMu.
+	stamp CheckpointFields
+}
+
+// topicShards keeps the copy that a new topic costs small with 100,000 of them.
+const topicShards = 256
+
+// topicQueues are the queues of one topic, ascending by id. The slice is replaced, never changed.
+type topicQueues struct {
+	name   string
+	queues atomic.Pointer[[]*ConsumeQueue]
+}
+
+// NewQueueTable answers an empty table; LoadSnapshot or LoadScan fills it.
+func NewQueueTable(o QueueTableOptions) (*QueueTable, error) {
+	if o.FileUnits < 0 || o.FileUnits > maxFileUnits {
+		return nil, fmt.Errorf("consume queue files of %d entries: set mappedFileSizeConsumeQueue to at most %d", o.FileUnits, maxFileUnits*UnitSize)
+	}
+	t := &QueueTable{
+		fs: o.FS, root: o.Root, dir: filepath.Join(o.Root, "consumequeue"), log: o.Logger, fileUnits: int64(o.FileUnits), maxUnwritten: o.MaxUnwritten,
+		idlePasses: o.IdlePasses, maxTopics: o.MaxTopics, logEnd: o.LogEnd, onDamage: o.OnDamage,
+		seed: maphash.MakeSeed(), dirty: map[fileKey]struct{}{}, created: map[*ConsumeQueue]struct{}{},
+	}
+	if t.log == nil {
+		t.log = slog.New(slog.DiscardHandler)
+	}
+	if t.fileUnits <= 0 {
+		t.fileUnits = 300_000
+	}
+	if t.maxUnwritten <= 0 {
+		t.maxUnwritten = 64 << 20
+	}
+	if t.idlePasses <= 0 {
+		t.idlePasses = 64
+	}
+	if t.logEnd == nil {
+		t.logEnd = func() int64 { return math.MaxInt64 }
+	}
+	if o.MaxOpenFiles <= 0 {
+		o.MaxOpenFiles = 1024
+	}
+	t.ctx, t.stop = context.WithCancel(context.Background())
+	t.relieveAt.Store(t.maxUnwritten)
+	t.files = queueFiles{table: t, limit: o.MaxOpenFiles, open: map[fileKey]*queueFile{}}
+	for i := range t.topics {
+		t.topics[i].Store(&map[string]*topicQueues{})
+	}
+	return t, nil
+}
+
+// Get answers the queue, or nil when there is none. Nothing is allocated or locked.
+func (t *QueueTable) Get(topic []byte, queueID int32) *ConsumeQueue {
+	shard := *t.topics[maphash.Bytes(t.seed, topic)%topicShards].Load()
+	tq := shard[string(topic)]
+	if tq == nil {
+		return nil
+	}
+	return findQueue(*tq.queues.Load(), queueID)
+}
+
+// findQueue looks at index queueID first, where it stands unless ids below are missing.
+func findQueue(queues []*ConsumeQueue, queueID int32) *ConsumeQueue {
+	if queueID >= 0 && int(queueID) < len(queues) && queues[queueID].QueueID == queueID {
+		return queues[queueID]
+	}
+	if at, ok := slices.BinarySearchFunc(queues, queueID, byQueueID); ok {
+		return queues[at]
+	}
+	return nil
+}
+
+func byQueueID(q *ConsumeQueue, queueID int32) int { return int(q.QueueID) - int(queueID) }
+
+// GetOrCreate answers the queue and adds it where there is none. Nothing is written for it before its first entry.
+func (t *QueueTable) GetOrCreate(topic string, queueID int32) (*ConsumeQueue, error) {
+	shard := &t.topics[maphash.String(t.seed, topic)%topicShards]
+	if tq := (*shard.Load())[topic]; tq != nil {
+		if q := findQueue(*tq.queues.Load(), queueID); q != nil {
+			return q, nil
+		}
+	}
+	if err := checkQueueName(topic, queueID); err != nil {
+		return nil, err
+	}
+	t.createMu.Lock()
+	defer t.createMu.Unlock()
+	tq, err := t.topicLocked(shard, topic)
+	if err != nil {
+		return nil, err
+	}
+	return t.queueLocked(tq, queueID), nil
+}
+
+func (t *QueueTable) topicLocked(shard *atomic.Pointer[map[string]*topicQueues], topic string) (*topicQueues, error) {
+	old := *shard.Load()
+	if tq := old[topic]; tq != nil {
+		return tq, nil
+	}
+	if t.maxTopics > 0 && t.count >= t.maxTopics {
+		return nil, fmt.Errorf("create topic %s: there are %d topics already: delete some or raise the limit", topic, t.count)
+	}
+	tq := &topicQueues{name: strings.Clone(topic)}
+	tq.queues.Store(new([]*ConsumeQueue))
+	grown := make(map[string]*topicQueues, len(old)+1)
+	for name, there := range old {
+		grown[name] = there
+	}
+	grown[tq.name] = tq
+	shard.Store(&grown)
+	t.count++
+	return tq, nil
+}
+
+func (t *QueueTable) queueLocked(tq *topicQueues, queueID int32) *ConsumeQueue {
+	old := *tq.queues.Load()
+	at, ok := slices.BinarySearchFunc(old, queueID, byQueueID)
+	if ok {
+		return old[at]
+	}
+	q := &ConsumeQueue{Topic: tq.name, QueueID: queueID, table: t}
+	q.lastPhys.Store(-1)
+	q.minPhys.Store(-1)
+	grown := make([]*ConsumeQueue, 0, len(old)+1)
+	grown = append(append(append(grown, old[:at]...), q), old[at:]...)
+	tq.queues.Store(&grown)
+	return q
+}
+
+// checkQueueName refuses what can't be a folder of its own below Dir.
+func checkQueueName(topic string, queueID int32) error {
+	if queueID < 0 || queueID > MaxQueueID {
+		return fmt.Errorf("queue id %d of topic %q is outside [0, %d]", queueID, topic, MaxQueueID)
+	}
+	bad := func(c rune) bool { return c < ' ' || c == '/' || c == '\\' || c == 0x7F }
+	if topic == "" || topic == "." || topic == ".." || len(topic) > 255 || strings.ContainsFunc(topic, bad) {
+		return fmt.Errorf("topic name %q can't be a folder name", topic)
+	}
+	return nil
+}
+
+// All visits every queue, topics in no order. Queues made meanwhile may be missed.
+func (t *QueueTable) All(visit func(q *ConsumeQueue)) {
+	for i := range t.topics {
+		for _, tq := range *t.topics[i].Load() {
+			for _, q := range *tq.queues.Load() {
+				visit(q)
+			}
+		}
+	}
+}
+
+// Queues lists a topic's queues, ascending by id. Read only.
+func (t *QueueTable) Queues(topic []byte) []*ConsumeQueue {
+	shard := *t.topics[maphash.Bytes(t.seed, topic)%topicShards].Load()
+	if tq := shard[string(topic)]; tq != nil {
+		return *tq.queues.Load()
+	}
+	return nil
+}
+
+// Delete takes a topic's queues away. Its folder leaves Dir at once and is removed in the background, so that the topic
+// can be created anew. A snapshot written before still names the topic: write the next one soon.
+func (t *QueueTable) Delete(topic string) error {
+	if err := checkQueueName(topic, 0); err != nil {
+		return err
+	}
+	t.writeMu.Lock()
+	defer t.writeMu.Unlock()
+	t.takeOut(topic)
+	t.files.forget(func(key fileKey) bool { return key.q.Topic == topic })
+	t.dirtyMu.Lock()
+	for key := range t.dirty {
+		if key.q.Topic == topic {
+			delete(t.dirty, key)
+		}
+	}
+	t.dirtyMu.Unlock()
+	return t.moveAway(filepath.Join(t.dir, topic))
+}
+
+func (t *QueueTable) takeOut(topic string) {
+	t.createMu.Lock()
+	defer t.createMu.Unlock()
+	shard := &t.topics[maphash.String(t.seed, topic)%topicShards]
+	old := *shard.Load()
+	tq := old[topic]
+	if tq == nil {
+		return
+	}
+	rest := make(map[string]*topicQueues, len(old))
+	for name, there := range old {
+		if name != topic {
+			rest[name] = there
+		}
+	}
+	shard.Store(&rest)
+	t.count--
+	for _, q := range *tq.queues.Load() {
+		q.state.Or(queueDeleted)
+	}
+}
+
+// trash is where folders of deleted topics wait for their removal: beside Dir, where no broker looks for topics.
+func (t *QueueTable) trash() string { return t.dir + ".deleted" }
+
+func (t *QueueTable) moveAway(dir string) error {
+	if _, err := t.fs.Stat(dir); err != nil {
+		if isNotFound(err) {
+			return nil
+		}
+		return err
+	}
+	if err := t.fs.MkdirAll(t.trash(), 0o755); err != nil {
+		return err
+	}
+	to := filepath.Join(t.trash(), strconv.FormatInt(t.removed.Add(1), 10))
+	// A leftover of an earlier run may have the same number.
+	if err := t.fs.RemoveAll(to); err != nil {
+		return err
+	}
+	if err := t.fs.Rename(dir, to); err != nil {
+		return err
+	}
+	if err := errors.Join(t.fs.SyncDir(t.trash()), t.fs.SyncDir(t.dir)); err != nil {
+		return err
+	}
+	t.background.Go(func() { t.removeTrash(to) })
+	return nil
+}
+
+func (t *QueueTable) removeTrash(dir string) {
+	if err := t.fs.RemoveAll(dir); err != nil {
+		t.log.Warn("folder of a deleted topic stays until the next start", "file", dir, "err", err)
+	}
+}
+
+// emptyTrash removes what earlier runs left.
+func (t *QueueTable) emptyTrash() {
+	if _, err := t.fs.Stat(t.trash()); err == nil {
+		t.removeTrash(t.trash())
+	}
+}
+
+// Close gives the descriptors back and waits for what runs in the background. It writes nothing: see WriteBack and Sync.
+func (t *QueueTable) Close() error {
+	t.stop()
+	t.background.Wait()
+	t.files.close()
+	return nil
+}
+
+// install fills an empty table at once. It refuses all or takes all.
+func (t *QueueTable) install(topics []topicBounds) error {
+	t.createMu.Lock()
+	defer t.createMu.Unlock()
+	var shards [topicShards]map[string]*topicQueues
+	for i := range shards {
+		shards[i] = map[string]*topicQueues{}
+	}
+	for i := range topics {
+		tb := &topics[i]
+		if err := checkQueueName(tb.name, 0); err != nil {
+			return err
+		}
+		shard := shards[maphash.String(t.seed, tb.name)%topicShards]
+		if shard[tb.name] != nil {
+			return fmt.Errorf("topic %s is there twice", tb.name)
+		}
+		tq := &topicQueues{name: tb.name}
+		queues := make([]*ConsumeQueue, len(tb.queues))
+		for i, b := range tb.queues {
+			q := &ConsumeQueue{Topic: tb.name, QueueID: b.queueID, Next: b.max, table: t}
+			q.min.Store(b.min)
+			q.max.Store(b.max)
+			q.minPhys.Store(b.minPhys)
+			q.lastPhys.Store(b.lastPhys)
+			queues[i] = q
+		}
+		tq.queues.Store(&queues)
+		shard[tb.name] = tq
+	}
+	if t.count > 0 {
+		return errors.New("the table has queues already")
+	}
+	for i := range shards {
+		t.topics[i].Store(&shards[i])
+	}
+	t.count = len(topics)
+	return nil
+}

@@ -1,0 +1,258 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime/pprof"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/ringmq/ringmq/commitlog"
+	"github.com/ringmq/ringmq/ioengine"
+	"github.com/ringmq/ringmq/message"
+)
+
+// Options of a store. Zero values of sizes and times mean the defaults of RocketMQ's property of that name.
+type Options struct {
+	FS             ioengine.FS
+	Root           string // storePathRootDir
+	CommitLogDir   string // storePathCommitLog; Root/commitlog when empty
+	SegmentSize    int64  // mappedFileSizeCommitLog
+	QueueFileUnits int    // mappedFileSizeConsumeQueue / 20
+	HashSlots      int    // maxHashSlotNum
+	IndexEntries   int    // maxIndexNum
+	IndexEnable    bool   // messageIndexEnable
+	MaxMessageSize int    // maxMessageSize, bytes of body
+	FlushEvery     time.Duration
+	Window         time.Duration
+	AppendCRC      bool // enabledAppendPropCRC
+	StoreHost      message.Host
+	// DelayLevels are the delays of messageDelayLevel, level 1 first.
+	DelayLevels []time.Duration
+	Retention   Retention
+	// CheckpointEvery bounds by time, CheckpointBytes by log bytes, what a start after a crash reads again.
+	CheckpointEvery time.Duration
+	CheckpointBytes int64
+	Logger          *slog.Logger
+	// Now is the wall clock.
+	Now func() time.Time
+	// OnFlushed, OnFail: see commitlog.Options. OnArrive is called when a queue with Waiters got entries; it must not wait.
+	OnFlushed func()
+	OnFail    func(error)
+	OnArrive  func(q *ConsumeQueue)
+}
+
+func (o *Options) setDefaults() {
+	if o.CommitLogDir == "" {
+		o.CommitLogDir = filepath.Join(o.Root, "commitlog")
+	}
+	if o.QueueFileUnits == 0 {
+		o.QueueFileUnits = 300_000
+	}
+	if o.HashSlots == 0 {
+		o.HashSlots = 5_000_000
+	}
+	if o.IndexEntries == 0 {
+		o.IndexEntries = 20_000_000
+	}
+	if o.MaxMessageSize == 0 {
+		o.MaxMessageSize = 4 << 20
+	}
+	if o.CheckpointEvery == 0 {
+		o.CheckpointEvery = 10 * time.Second
+	}
+	if o.CheckpointBytes == 0 {
+		o.CheckpointBytes = 256 << 20
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.OnArrive == nil {
+		o.OnArrive = func(*ConsumeQueue) {}
+	}
+	o.Retention.setDefaults()
+}
+
+// Store is the commit log with everything that is derived from it. Its methods may be called from any goroutine, but a Put or Get
+// belongs to one caller.
+type Store struct {
+	opt        Options
+	log        *commitlog.Log
+	queues     *QueueTable
+	index      *Index // nil when the index is switched off
+	checkpoint *Checkpoint
+	run        *RunFiles
+	dispatch   dispatch
+	retention  retentionState
+	recovery   *commitlog.Report
+
+	// indexed is how far the index follower has come; its goroutine's alone, read through IndexedOffset.
+	indexer indexer
+	stop    context.CancelFunc
+	wg      sync.WaitGroup
+	// checkpointMu: one checkpoint at a time.
+	checkpointMu sync.Mutex
+}
+
+// Log is the commit log.
+func (s *Store) Log() *commitlog.Log { return s.log }
+
+// Recovery is what the start found in the log.
+func (s *Store) Recovery() *commitlog.Report { return s.recovery }
+
+// Queue is the queue of a topic, or nil. It takes no memory.
+func (s *Store) Queue(topic []byte, queueID int32) *ConsumeQueue { return s.queues.Get(topic, queueID) }
+
+// EnsureQueue is the queue of a topic, made if it is not there. Its directory appears with its first entry.
+func (s *Store) EnsureQueue(topic string, queueID int32) (*ConsumeQueue, error) {
+	return s.queues.GetOrCreate(topic, queueID)
+}
+
+// Queues gives every queue to visit.
+func (s *Store) Queues(visit func(*ConsumeQueue)) { s.queues.All(visit) }
+
+// DeleteTopic forgets the queues of a topic; the log keeps the messages until retention takes them.
+func (s *Store) DeleteTopic(topic string) error {
+	if err := s.queues.Delete(topic); err != nil {
+		return err
+	}
+	return s.Checkpoint()
+}
+
+// goLabelled starts a goroutine of the store that ends when ctx does.
+func (s *Store) goLabelled(ctx context.Context, name string, run func(ctx context.Context)) {
+	s.wg.Go(func() {
+		pprof.Do(ctx, pprof.Labels("room", "store", "thread", name), run)
+	})
+}
+
+// every calls work until ctx ends, with d between.
+func every(ctx context.Context, d time.Duration, work func()) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			work()
+		}
+	}
+}
+
+// writeBackEvery is how often queue entries leave the process, so that a kill -9 has little to read again.
+const writeBackEvery = time.Second
+
+// maintain writes queue entries out every second and makes checkpoints.
+func (s *Store) maintain(ctx context.Context) {
+	last := s.opt.Now()
+	lastAt := s.Dispatched()
+	every(ctx, writeBackEvery, func() {
+		if s.log.Err() != nil && !errors.Is(s.log.Err(), commitlog.ErrDiskFull) {
+			return
+		}
+		if err := s.queues.WriteBack(); err != nil {
+			s.opt.Logger.Error("queue entries stay in memory", "err", err)
+			return
+		}
+		now, at := s.opt.Now(), s.Dispatched()
+		if at == lastAt || at-lastAt < s.opt.CheckpointBytes && now.Sub(last).Abs() < s.opt.CheckpointEvery {
+			return
+		}
+		if err := s.Checkpoint(); err != nil {
+			s.opt.Logger.Error("no checkpoint: a start after a crash will take longer", "err", err)
+			return
+		}
+		last, lastAt = now, at
+	})
+}
+
+// flushLimit bounds the wait for the log in a checkpoint.
+const flushLimit = 30 * time.Second
+
+// Checkpoint makes everything up to some log offset durable, log first, and notes the offset: a start reads the log from there.
+func (s *Store) Checkpoint() error {
+	s.checkpointMu.Lock()
+	defer s.checkpointMu.Unlock()
+	at := s.Dispatched()
+	ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
+	defer cancel()
+	if err := s.log.WaitFlushed(ctx, at); err != nil {
+		return err
+	}
+	if err := s.queues.WriteBack(); err != nil {
+		return err
+	}
+	if err := s.queues.Sync(); err != nil {
+		return err
+	}
+	now := s.opt.Now().UnixMilli()
+	c := CheckpointFields{PhysicMsgTimestamp: now, LogicsMsgTimestamp: now, IndexMsgTimestamp: now, MasterFlushedOffset: 0,
+		ConfirmPhyOffset: at, LogicsPhysicalOffset: at}
+	if s.index != nil {
+		if err := s.index.Flush(); err != nil {
+			return err
+		}
+		c.IndexMsgTimestamp = s.indexer.storeTime.Load()
+	}
+	if err := s.checkpoint.Save(c); err != nil {
+		return err
+	}
+	return s.queues.SaveSnapshot(at, c)
+}
+
+// Close stops the followers, makes a checkpoint and closes the files. Nothing may be appended any more.
+func (s *Store) Close() error {
+	s.stop()
+	s.wg.Wait()
+	s.Dispatch()
+	var errs []error
+	if s.index != nil {
+		s.indexer.follow(s, s.Dispatched())
+	}
+	clean := s.log.Err() == nil || errors.Is(s.log.Err(), commitlog.ErrDiskFull)
+	if clean {
+		errs = append(errs, s.Checkpoint())
+	}
+	errs = append(errs, s.log.Close(), s.queues.Close())
+	if s.index != nil {
+		errs = append(errs, s.index.Close())
+	}
+	err := errors.Join(errs...)
+	return errors.Join(err, s.checkpoint.Close(), s.run.Close(clean && err == nil))
+}
+
+// dueTime is when a message of a delay level stored at storeTime is due, ms.
+func (s *Store) dueTime(level []byte, storeTime int64) (int64, bool) {
+	n, err := strconv.Atoi(string(level))
+	if err != nil || n < 1 || len(s.opt.DelayLevels) == 0 {
+		return 0, false
+	}
+	return storeTime + s.opt.DelayLevels[min(n, len(s.opt.DelayLevels))-1].Milliseconds(), true
+}
+
+// ReadMessage reads and checks the record at a log offset, waiting for the disk if need be.
+func (s *Store) ReadMessage(off int64, r *message.Record) ([]byte, error) {
+	raw, err := s.log.ReadRecord(off)
+	if err != nil {
+		return nil, err
+	}
+	return raw, message.Decode(raw, r)
+}
+
+// StoreTime is the store time of the record that e points to, ms.
+func (s *Store) StoreTime(e Entry) (int64, error) {
+	// The store time stands at 56, or at 68 behind an IPv6 address; sysFlag at 36 tells.
+	var head [76]byte
+	if err := s.log.ReadWait(head[:], e.PhysicalOffset); err != nil {
+		return 0, fmt.Errorf("store time at the log offset %d: %w", e.PhysicalOffset, err)
+	}
+	return message.StoreTimestampOf(head[:]), nil
+}
