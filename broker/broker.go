@@ -187,6 +187,12 @@ func (b *Broker) newServer(c *config.Broker) (*netpath.Server, error) {
 
 // openTables loads what is kept under config/.
 func (b *Broker) openTables() error {
+	// Those that were opened are stopped by close, whatever comes of the rest.
+	defer func() {
+		for _, s := range b.savers() {
+			go s.run()
+		}
+	}()
 	c := b.cfg.Load()
 	dir := filepath.Join(c.StorePathRootDir, "config")
 	if err := b.fsys.MkdirAll(dir, 0o755); err != nil {
@@ -243,7 +249,12 @@ func (b *Broker) Start() {
 	b.server.Start()
 	b.goLabelled(ctx, "schedule", b.schedule.run)
 	b.goLabelled(ctx, "register", b.register.run)
-	b.goLabelled(ctx, "expiry", func(ctx context.Context) { every(ctx, 10*time.Second, b.expireClients) })
+	b.goLabelled(ctx, "expiry", func(ctx context.Context) {
+		every(ctx, 10*time.Second, func() {
+			b.expireClients()
+			b.locks.sweep(steadyNow())
+		})
+	})
 	b.goLabelled(ctx, "stats", func(ctx context.Context) {
 		every(ctx, time.Second, func() { b.stats.tick(steadyNow(), b.now()) })
 	})
@@ -341,7 +352,7 @@ func (b *Broker) allHandlers() []*handler {
 	return nil
 }
 
-// failure is why the broker takes no messages, or nil.
+// failure is why the broker takes no messages for good (R2), or nil.
 func (b *Broker) failure() error {
 	var failed *commitlog.FailedError
 	if err := b.store.Writable(); errors.As(err, &failed) {

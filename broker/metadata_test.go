@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -24,7 +23,7 @@ const metadataDir = "/data/config"
 // goldenConfig has the files that a Java 5.5.0 broker wrote.
 const goldenConfig = "../e2e/golden/store-clean/config"
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func tableConfig() *config.Broker {
 	cfg := config.DefaultBroker()
@@ -274,9 +273,9 @@ func TestSaverTriesAgain(t *testing.T) {
 		if err := s.waitSaved(generation, time.Second/2); !errors.Is(err, ioengine.ErrDiskFull) {
 			t.Fatalf("error %v", err)
 		}
-		time.Sleep(10 * saveRetry)
+		<-time.After(10 * saveRetry) // several attempts, all in vain
 		full.Store(false)
-		time.Sleep(2 * saveRetry)
+		<-time.After(2 * saveRetry)
 		synctest.Wait()
 		if err := s.waitSaved(generation, 0); err != nil {
 			t.Fatal(err)

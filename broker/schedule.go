@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -200,15 +199,4 @@ func (b *Broker) storeInternal(ctx context.Context, s *sender, d message.Draft) 
 			return err
 		}
 	}
-}
-
-// behind is offset and end of each level, for the runtime info.
-func (s *schedule) behind() map[int][2]int64 {
-	out := map[int][2]int64{}
-	for i := range s.levels {
-		if q := s.b.store.Queue([]byte(message.ScheduleTopic), int32(i)); q != nil {
-			out[i+1] = [2]int64{s.levels[i].Load(), q.Max()}
-		}
-	}
-	return maps.Clone(out)
 }

@@ -50,7 +50,6 @@ type Topic struct {
 	Name    string
 	system  bool                                 // the broker's own, by name
 	config  atomic.Pointer[remoting.TopicConfig] // never nil, never changed once stored; topics swaps it
-	queues  atomic.Pointer[topicQueues]          // hung here by the store's side of the broker
 	stats   atomic.Pointer[topicStats]           // see brokerStats.ofTopic
 	deleted atomic.Bool
 }

@@ -30,6 +30,11 @@ const (
 	maxAttributeLength = 1024 // of a value
 )
 
+// javaText is an error in Java's words, capitals and full stops included.
+type javaText string
+
+func (t javaText) Error() string { return string(t) }
+
 // attribute is what may be said of one key.
 type attribute struct {
 	changeable bool
@@ -68,7 +73,7 @@ func inRange(lowest, highest int64) func(string) error {
 	return func(value string) error {
 		n, err := strconv.ParseInt(value, 10, 64)
 		if err != nil {
-			return fmt.Errorf("For input string: %q", value) //nolint:staticcheck // Java's text
+			return javaText(fmt.Sprintf("For input string: %q", value))
 		}
 		if n < lowest || n > highest {
 			return fmt.Errorf("value is not in range(%d, %d)", lowest, highest)
@@ -79,7 +84,7 @@ func inRange(lowest, highest int64) func(string) error {
 
 func trueOrFalse(value string) error {
 	if !strings.EqualFold(value, "true") && !strings.EqualFold(value, "false") {
-		return errors.New("boolean attribute format is wrong.") //nolint:staticcheck // Java's text
+		return javaText("boolean attribute format is wrong.")
 	}
 	return nil
 }
@@ -103,7 +108,7 @@ func parseAttributes(text string) (map[string]string, error) {
 		case !isValue && !strings.Contains(key, "-"):
 			return nil, errors.New("delete attribute format is wrong: " + key)
 		case isValue && value == "":
-			return nil, errors.New("kv string format wrong.") //nolint:staticcheck // Java's text
+			return nil, javaText("kv string format wrong.")
 		}
 		if _, twice := changes[key]; twice {
 			return nil, errors.New("key duplication: " + key)
@@ -140,7 +145,7 @@ func alterAttributes(create bool, known map[string]attribute, current, changes m
 
 func realKey(signed string) (string, error) {
 	if len(signed) < 2 || strings.ContainsAny(signed[1:], "+-") {
-		return "", errors.New("kv string format wrong.") //nolint:staticcheck // Java's text
+		return "", javaText("kv string format wrong.")
 	}
 	return signed[1:], nil
 }

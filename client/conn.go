@@ -189,7 +189,7 @@ func (c *Conn) Oneway(r Request) error {
 	if err != nil {
 		return c.wrap(&r, err)
 	}
-	defer c.table.take(opaque)
+	defer func() { c.table.take(opaque) }()
 	if err := c.send(func(dst []byte) []byte { return r.appendTo(dst, c.options.Serialize, opaque, remoting.FlagOneway) }); err != nil {
 		return c.wrap(&r, err)
 	}

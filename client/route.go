@@ -96,9 +96,7 @@ type cachedRoute struct {
 func NewNameServers(addrs []string, o Options) (*NameServers, error) {
 	n := &NameServers{options: o, routes: map[string]cachedRoute{}, now: time.Now}
 	for _, text := range addrs {
-		for _, addr := range strings.FieldsFunc(text, func(r rune) bool { return r == ';' || r == ',' || r == ' ' }) {
-			n.addrs = append(n.addrs, addr)
-		}
+		n.addrs = append(n.addrs, strings.FieldsFunc(text, func(r rune) bool { return r == ';' || r == ',' || r == ' ' })...)
 	}
 	if len(n.addrs) == 0 {
 		return nil, errors.New("no name server address given")

@@ -70,8 +70,8 @@ func (l *Log) ReadRecord(off int64) ([]byte, error) {
 	if err := l.ReadWait(head[:], off); err != nil {
 		return nil, err
 	}
-	size, magic := message.PeekSize(head[:])
-	if magic != message.MagicV1 && magic != message.MagicV2 || size < message.FixedSize || int64(size) > l.opt.SegmentSize {
+	size, ok := recordSize(head[:], l.ToSegmentEnd(off))
+	if !ok || off+size > l.published.Load() {
 		return nil, fmt.Errorf("no record starts at the log offset %d", off)
 	}
 	b := make([]byte, size)
@@ -85,7 +85,17 @@ func (l *Log) ReadRecord(off int64) ([]byte, error) {
 	if r.PhysicalOffset != off {
 		return nil, fmt.Errorf("no record starts at the log offset %d", off)
 	}
+	if err := r.VerifyCRC(b); err != nil {
+		return nil, fmt.Errorf("log offset %d: %w", off, err)
+	}
 	return b, nil
+}
+
+// recordSize is the size that a record with this head has; false where there is none, or one that is larger than room.
+func recordSize(head []byte, room int64) (size int64, ok bool) {
+	n, magic := message.PeekSize(head)
+	size = int64(n)
+	return size, (magic == message.MagicV1 || magic == message.MagicV2) && size >= message.FixedSize && size <= min(room, maxRecord)
 }
 
 // Range is a part of one segment that is there until Release: sendfile reads it.
@@ -125,7 +135,7 @@ func (h *SegmentHold) Release() { (*segment)(h).release() }
 
 // hold finds the segment of [off, off+n) and counts the caller among its readers.
 func (l *Log) hold(off, n int64) (*segment, error) {
-	if off < l.minOffset.Load() || off+n > l.published.Load() {
+	if off < l.minOffset.Load() || n < 0 || off > l.published.Load()-n {
 		return nil, ErrGone
 	}
 	s := l.find(off)
@@ -175,8 +185,8 @@ func (l *Log) ToSegmentEnd(off int64) int64 {
 	return 0
 }
 
-// ReadNext reads the record at off into buf, which grows if need be, and tells where the next one starts. At a blank, or a place that
-// holds no record, raw is empty and next is the start of the next segment. It may wait for the disk.
+// ReadNext reads the record at off into buf, which grows if need be, and tells where the next one starts. At a blank raw is empty and
+// next is the start of the next segment; at a place that holds no record, next is where one may follow. It may wait for the disk.
 func (l *Log) ReadNext(off int64, buf []byte) (raw []byte, next int64, err error) {
 	toEnd := l.ToSegmentEnd(off)
 	if toEnd < message.BlankSize {
@@ -186,13 +196,41 @@ func (l *Log) ReadNext(off int64, buf []byte) (raw []byte, next int64, err error
 	if err := l.ReadWait(head[:], off); err != nil {
 		return nil, 0, err
 	}
-	size, magic := message.PeekSize(head[:])
-	if magic != message.MagicV1 && magic != message.MagicV2 || size < message.FixedSize || int64(size) > toEnd {
-		return buf[:0], off + toEnd, nil
+	size, ok := recordSize(head[:], toEnd)
+	if !ok {
+		if _, magic := message.PeekSize(head[:]); magic == message.MagicBlank {
+			return buf[:0], off + toEnd, nil
+		}
+		next, err = l.skipDamage(off)
+		return buf[:0], next, err
 	}
-	if cap(buf) < int(size) {
+	if int64(cap(buf)) < size {
 		buf = make([]byte, size)
 	}
 	buf = buf[:size]
-	return buf, off + int64(size), l.ReadWait(buf, off)
+	return buf, off + size, l.ReadWait(buf, off)
+}
+
+// skipDamage finds the next place behind off that looks like the start of a record, up to the end of the segment or of the log.
+func (l *Log) skipDamage(off int64) (int64, error) {
+	end := min(off+l.ToSegmentEnd(off), l.published.Load())
+	buf := make([]byte, min(end-off, scanBuffer))
+	for at := off + 1; at+message.PeekBytes <= end; {
+		b := buf[:min(int64(len(buf)), end-at)]
+		if err := l.ReadWait(b, at); err != nil {
+			return 0, err
+		}
+		i := indexMagic(b)
+		switch {
+		case i < 0:
+			at += int64(len(b) - message.BlankSize + 1)
+		case i > 0:
+			at += int64(i)
+		case len(b) >= message.PeekBytes && message.PhysicalOffsetOf(b) == at:
+			return at, nil
+		default:
+			at++
+		}
+	}
+	return end, nil
 }

@@ -1,11 +1,11 @@
 package commitlog
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/ringmq/ringmq/ioengine"
 	"github.com/ringmq/ringmq/message"
@@ -37,9 +37,16 @@ type Report struct {
 	TornBytes   int64  // bytes of a record that was cut short, zeroed
 }
 
-// searchWindow is how far behind a bad record a valid one is looked for: nothing is ever appended further ahead of a hole than the
-// memory kept ready.
-const searchWindow = defaultWarm + 2*warmStep
+const (
+	// cleanSearch is how far behind the end of a log that was closed in order is looked for more: what was closed in order ends there,
+	// unless a page or two of it rotted into zeroes since.
+	cleanSearch = 4 << 20
+	// clockSkew is how far ahead of the clock a store time may be to be believed: a flipped bit must not date all messages to come.
+	clockSkew = 24 * time.Hour
+)
+
+// searchWindow is how far behind a bad record a valid one is looked for: never more than MaxUnflushed was at risk when the power went.
+func (l *Log) searchWindow() int64 { return max(l.opt.MaxUnflushed, defaultMaxUnflushed) }
 
 // Open opens the log in o.Dir and recovers it: records from the log offset from on are checked and given to visit. from must be the
 // start of a record or the end of the log; 0 or any offset before the first segment means the whole log. clean tells that the log was
@@ -52,6 +59,7 @@ func Open(o Options, from int64, clean bool, quarantine string, visit Visitor) (
 	if err := l.openSegments(); err != nil {
 		return nil, nil, err
 	}
+	l.maxAppend = min(l.opt.SegmentSize, l.opt.WarmAhead, l.opt.MaxUnflushed, maxRecord) - message.BlankSize
 	rep, err := l.recover(from, clean, quarantine, visit)
 	if err == nil {
 		err = l.openTail(rep.End)
@@ -66,10 +74,48 @@ func Open(o Options, from int64, clean bool, quarantine string, visit Visitor) (
 
 // openTail drops the segments behind end, takes the one that holds it as the tail and makes its first memory ready.
 func (l *Log) openTail(end int64) error {
+	if err := l.dropBehind(end); err != nil {
+		return err
+	}
+	segs := l.list()
+	l.minOffset.Store(end)
+	if len(segs) > 0 {
+		l.minOffset.Store(segs[0].base)
+	}
+	l.published.Store(end)
+	l.flushed.Store(end)
+	l.flusher.started, l.flusher.waited = end, end
+	l.writeBackAt.Store(end + writeBackStep)
+	var err error
+	if n := len(segs); n > 0 {
+		l.tail = segs[n-1]
+		for _, s := range segs[:n-1] {
+			s.unmap(l)
+		}
+	}
+	if l.tail != nil && end < l.tail.end() {
+		err = l.continueTail(end)
+	} else {
+		err = l.beginTail(end)
+	}
+	if errors.Is(err, ioengine.ErrDiskFull) && l.tail != nil {
+		// What is there can be read. Appends answer ErrDiskFull until the keeper gets what is missing.
+		l.diskFull.Store(true)
+		l.logDiskFull(err)
+		return nil
+	}
+	return err
+}
+
+// dropBehind removes the segments behind end. Recovery has looked into them: they hold nothing.
+func (l *Log) dropBehind(end int64) error {
 	segs := l.list()
 	keep := len(segs)
 	for keep > 0 && segs[keep-1].base > end {
 		keep--
+	}
+	if keep == len(segs) {
+		return nil
 	}
 	for _, s := range segs[keep:] {
 		l.opt.Logger.Info("removing a segment that was made ahead and never used", "file", s.file.Name())
@@ -78,42 +124,36 @@ func (l *Log) openTail(end int64) error {
 		}
 	}
 	segs = segs[:keep:keep]
-	for _, s := range segs[:max(keep-1, 0)] {
-		if err := s.file.Unmap(); err != nil {
-			return err
-		}
-	}
 	l.segments.Store(&segs)
-	if keep > 0 {
-		l.minOffset.Store(segs[0].base)
-	}
-	l.published.Store(end)
-	l.flushed.Store(end)
-	l.flusher.started, l.flusher.waited = end, end
-	l.writeBackAt.Store(end + writeBackStep)
-	if keep == 0 || segs[keep-1].end() <= end {
-		s, err := l.createSegment(end)
-		if errors.Is(err, ioengine.ErrDiskFull) && keep > 0 {
-			// The full segment stays the tail: appends answer ErrDiskFull until the keeper gets the next one.
-			l.tail = segs[keep-1]
-			l.tail.warm.Store(l.tail.size)
-			l.setDiskFull(err)
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		l.tail = s
-		return l.warm(s, min(warmStep, s.size))
-	}
-	s := segs[keep-1]
+	// What is in them must not come back after a power loss, behind a tail that has moved on.
+	return l.opt.FS.SyncDir(l.opt.Dir)
+}
+
+// continueTail makes the memory behind end ready, which lies inside the last segment.
+func (l *Log) continueTail(end int64) error {
+	s := l.tail
 	at := (end - s.base) &^ (pageSize - 1)
 	s.warm.Store(at)
 	s.cooled = at
 	s.hot.Store(at)
 	s.zeroed = min((end-s.base+pageSize-1)&^(pageSize-1), s.size)
-	l.tail = s
 	return l.warm(s, min(at+warmStep, s.size))
+}
+
+// beginTail makes the segment that starts at end, where the last one is full or there is none. When the disk is full the full segment
+// stays the tail.
+func (l *Log) beginTail(end int64) error {
+	if full := l.tail; full != nil {
+		full.warm.Store(full.size)
+		full.unmap(l)
+	}
+	s, err := l.createSegment(end)
+	if err != nil {
+		return err
+	}
+	l.addSegment(s)
+	l.tail = s
+	return l.warm(s, min(warmStep, s.size))
 }
 
 // scanner reads the log forward through a buffer.
@@ -144,9 +184,10 @@ func (sc *scanner) bytes(s *segment, off int64, want int) ([]byte, error) {
 	return sc.buf[:n], nil
 }
 
-// record decodes and checks the record at off. What it returns besides nil is one of message's errors or an I/O error.
+// record decodes and checks the record at off. What it returns besides nil is one of message's errors or an I/O error. Only a record
+// that says it belongs here is read as a whole, so that what a broken size claims takes no memory.
 func (sc *scanner) record(s *segment, off int64, r *message.Record) ([]byte, error) {
-	b, err := sc.bytes(s, off, message.BlankSize)
+	b, err := sc.bytes(s, off, message.PeekBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -154,31 +195,39 @@ func (sc *scanner) record(s *segment, off int64, r *message.Record) ([]byte, err
 		return nil, message.ErrBlank
 	}
 	size, magic := message.PeekSize(b)
-	if (magic == message.MagicV1 || magic == message.MagicV2) && size >= message.FixedSize && int64(size) <= s.end()-off {
-		if b, err = sc.bytes(s, off, int(size)); err != nil {
-			return nil, err
+	if (magic == message.MagicV1 || magic == message.MagicV2) && len(b) >= message.PeekBytes {
+		if message.PhysicalOffsetOf(b) != off {
+			return nil, errMisplaced
+		}
+		if size >= message.FixedSize && int64(size) <= min(s.end()-off, maxRecord) {
+			if b, err = sc.bytes(s, off, int(size)); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if err := message.Decode(b, r); err != nil {
 		return nil, err
 	}
-	if r.PhysicalOffset != off {
-		return nil, &message.InvalidError{Reason: "it is not where its physical offset says"}
-	}
 	return b[:r.Size], r.VerifyCRC(b)
 }
+
+var errMisplaced = &message.InvalidError{Reason: "it is not where its physical offset says"}
 
 func (l *Log) recover(from int64, clean bool, quarantine string, visit Visitor) (*Report, error) {
 	segs := l.list()
 	if len(segs) == 0 {
-		return &Report{From: max(from, 0) / l.opt.SegmentSize * l.opt.SegmentSize, End: max(from, 0) / l.opt.SegmentSize * l.opt.SegmentSize}, nil
-	}
-	if from = max(from, segs[0].base); from > segs[len(segs)-1].end() {
-		l.opt.Logger.Error("the checkpoint is ahead of the commit log, segments are missing: reading the last one that is there", "checkpoint", from)
-		from = segs[len(segs)-1].base
+		if from = min(max(from, 0), maxOffset) / l.opt.SegmentSize * l.opt.SegmentSize; from > 0 {
+			l.opt.Logger.Error("the commit log is gone: an empty one begins at the checkpoint", "checkpoint", from, "dir", l.opt.Dir)
+		}
+		return &Report{From: from, End: from}, nil
 	}
 	sc := &scanner{l: l}
+	from, err := l.believe(max(from, segs[0].base))
+	if err != nil {
+		return nil, err
+	}
 	rep := &Report{From: from, End: from}
+	newest := time.Now().Add(clockSkew).UnixMilli()
 	var r message.Record
 	for {
 		s := l.find(rep.End)
@@ -189,7 +238,9 @@ func (l *Log) recover(from int64, clean bool, quarantine string, visit Visitor) 
 		switch {
 		case err == nil:
 			rep.Records++
-			l.lastStoreTime = max(l.lastStoreTime, r.StoreTimestamp)
+			if r.StoreTimestamp <= newest {
+				l.lastStoreTime = max(l.lastStoreTime, r.StoreTimestamp)
+			}
 			if err := visit(raw, &r); err != nil {
 				return nil, err
 			}
@@ -198,16 +249,56 @@ func (l *Log) recover(from int64, clean bool, quarantine string, visit Visitor) 
 		case errors.Is(err, message.ErrBlank):
 			rep.End = s.end()
 			continue
-		case clean && errors.Is(err, message.ErrZero):
-			return rep, nil
 		case !isRecordError(err):
 			return nil, err
 		}
-		more, err := l.passBadSpan(sc, s, rep, quarantine)
-		if err != nil || !more {
+		window := l.searchWindow()
+		closed := clean && errors.Is(err, message.ErrZero)
+		if closed {
+			window = cleanSearch
+		}
+		next, err := l.findValid(sc, s, rep.End, window)
+		switch {
+		case err != nil:
+			return nil, err
+		case next >= 0:
+			err = l.setAside(rep, next, quarantine)
+			sc.fill = 0
+		case !closed:
+			rep.TornBytes, err = l.zeroTail(sc, s, rep.End)
+		}
+		if err != nil || next < 0 {
 			return rep, err
 		}
 	}
+}
+
+// believe checks that a record may end at from. A checkpoint is ahead of the log when files of the log were lost or taken from an older
+// copy; then the segment that it points into is read from its start.
+func (l *Log) believe(from int64) (int64, error) {
+	segs := l.list()
+	last := segs[len(segs)-1]
+	if from > last.end() {
+		l.opt.Logger.Error("the checkpoint is ahead of the commit log, segments are missing: reading the last one that is there", "checkpoint", from)
+		return last.base, nil
+	}
+	s := last
+	if from < last.end() {
+		s = l.find(from)
+	}
+	if from == s.base {
+		return from, nil
+	}
+	// A record ends with its topic, the length of its properties and those: never with three zeroes.
+	tail := make([]byte, min(3, from-s.base))
+	if _, err := s.file.ReadAt(tail, from-s.base-int64(len(tail))); err != nil {
+		return 0, err
+	}
+	if lastNonZero(tail) >= 0 || from == s.end() {
+		return from, nil
+	}
+	l.opt.Logger.Error("no record ends at the checkpoint: reading its segment from the start", "checkpoint", from)
+	return s.base, nil
 }
 
 func isRecordError(err error) bool {
@@ -215,140 +306,18 @@ func isRecordError(err error) bool {
 	return errors.As(err, &invalid) || errors.Is(err, message.ErrZero) || errors.Is(err, message.ErrShort) || errors.Is(err, message.ErrBlank)
 }
 
-// passBadSpan decides between rot and a torn tail at rep.End, where no valid record starts.
-func (l *Log) passBadSpan(sc *scanner, s *segment, rep *Report, quarantine string) (more bool, err error) {
-	bad := rep.End
-	next, err := l.findValid(sc, s, bad)
-	if err != nil {
-		return false, err
-	}
-	if next < 0 {
-		rep.TornBytes, err = l.zeroTail(sc, s, bad)
-		return false, err
-	}
-	span := Span{bad, next}
-	if err := l.quarantine(s, span, quarantine); err != nil {
-		return false, err
-	}
-	l.opt.Logger.Error("a part of the commit log is damaged; it was set aside, all messages behind it are kept",
-		"from", span.From, "to", span.To, "bytes", span.To-span.From, "folder", quarantine)
-	rep.Quarantined = append(rep.Quarantined, span)
-	rep.End = next
-	sc.fill = 0
-	return true, nil
-}
-
-// findValid looks for the next valid record behind bad: in the search window of its segment, then at the start of the next segment.
-// -1: there is none.
-func (l *Log) findValid(sc *scanner, s *segment, bad int64) (int64, error) {
-	var r message.Record
-	for off := bad + 1; off < min(bad+searchWindow, s.end()-message.FixedSize); {
-		b, err := sc.bytes(s, off, scanBuffer)
-		if err != nil {
-			return -1, err
-		}
-		i := indexMagic(b)
-		if i < 0 {
-			off += int64(max(len(b)-message.BlankSize+1, 1))
-			continue
-		}
-		at := off + int64(i)
-		if _, err := sc.record(s, at, &r); err == nil {
-			return at, nil
-		} else if !isRecordError(err) {
-			return -1, err
-		}
-		off = at + 1
-	}
-	next := l.find(s.end())
-	if next == nil {
-		return -1, nil
-	}
-	if _, err := sc.record(next, next.base, &r); err == nil {
-		return next.base, nil
-	} else if !isRecordError(err) {
-		return -1, err
-	}
-	return -1, nil
-}
-
-// indexMagic finds the first place in b where a record may start: its magic code stands four bytes in.
-func indexMagic(b []byte) int {
-	for i := 4; i+4 <= len(b); i++ {
-		skip := bytes.IndexByte(b[i:], byte(message.MagicV1>>24))
-		if skip < 0 || i+skip+4 > len(b) {
-			return -1
-		}
-		i += skip
-		if _, magic := message.PeekSize(b[i-4:]); magic == message.MagicV1 || magic == message.MagicV2 {
-			return i - 4
-		}
-	}
-	return -1
-}
-
-// quarantine copies the span to a file of its own and fills its place.
-func (l *Log) quarantine(s *segment, span Span, dir string) error {
-	if err := l.opt.FS.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	raw := make([]byte, span.To-span.From)
-	if _, err := s.file.ReadAt(raw, span.From-s.base); err != nil {
-		return err
-	}
-	name := filepath.Join(dir, fmt.Sprintf("%020d-%d", span.From, len(raw)))
-	if err := ioengine.WriteFileAtomic(l.opt.FS, name, raw); err != nil {
-		return err
-	}
-	fill := s.file.Window(span.From-s.base, int64(len(raw)))
-	if span.To == s.end() {
-		message.PutBlank(fill, len(fill))
-	} else if err := putFillers(fill, span.From); err != nil {
-		return err
-	}
-	return s.file.SyncRange(span.From-s.base, span.To-s.base)
-}
-
-// maxFiller keeps a filler below any record size that Java would refuse.
-const maxFiller = 1 << 20
-
-// putFillers covers dst, the log's bytes at off, with records that nobody reads.
-func putFillers(dst []byte, off int64) error {
-	for len(dst) > 0 {
-		size := len(dst)
-		if size > 2*maxFiller {
-			size = maxFiller
-		}
-		d := message.Draft{Topic: []byte(message.SelfTestTopic), SysFlag: message.SysTransactionRollback}
-		if over := message.FixedSize + len(d.Topic) - size; over > 0 {
-			if over >= len(d.Topic) {
-				return fmt.Errorf("BUG: a span of %d bytes at %d holds no record", size, off)
-			}
-			d.Topic = d.Topic[over:]
-		}
-		d.Body = make([]byte, size-message.FixedSize-len(d.Topic))
-		d.BodyCRC = message.BodyCRC(d.Body)
-		d.Encode(dst[:size], 0, off, 0)
-		dst, off = dst[size:], off+int64(size)
-	}
-	return nil
-}
-
 // zeroTail zeroes what a cut-short append left behind the end of the log, so that it can never be taken for a record, and syncs. It
 // returns how many bytes there were up to the last one that was not zero.
 func (l *Log) zeroTail(sc *scanner, s *segment, end int64) (torn int64, err error) {
-	to := min(end+searchWindow, s.end())
+	to := min(end+l.searchWindow(), s.end())
 	for off := end; off < to; {
-		b, err := sc.bytes(s, off, scanBuffer)
+		b, err := sc.bytes(s, off, message.BlankSize)
 		if err != nil {
 			return 0, err
 		}
 		b = b[:min(int64(len(b)), to-off)]
-		for i := len(b) - 1; i >= 0; i-- {
-			if b[i] != 0 {
-				torn = off + int64(i) + 1 - end
-				break
-			}
+		if i := lastNonZero(b); i >= 0 {
+			torn = off + int64(i) + 1 - end
 		}
 		off += int64(len(b))
 	}
@@ -356,14 +325,20 @@ func (l *Log) zeroTail(sc *scanner, s *segment, end int64) (torn int64, err erro
 		return 0, nil
 	}
 	l.opt.Logger.Warn("the last append was cut short; its bytes are zeroed", "offset", end, "bytes", torn)
-	clear(s.file.Window(end-s.base, torn))
+	if err := s.file.Zero(end-s.base, end-s.base+torn); err != nil {
+		return 0, err
+	}
 	return torn, s.file.SyncRange(end-s.base, end-s.base+torn)
 }
 
-// Close flushes, stops the goroutines and closes the files. Nothing may be appended or read any more. After a failure nothing is
+// Close flushes, stops the goroutines and closes the files. Nothing may be read any more; appends are refused. After a failure nothing is
 // flushed.
 func (l *Log) Close() error {
-	if l.closed.Swap(true) {
+	// Under mu: whoever holds the tail is done then, and the next one sees that the log is closed.
+	l.mu.Lock()
+	again := l.closed.Swap(true)
+	l.mu.Unlock()
+	if again {
 		return nil
 	}
 	l.flusher.quit()
@@ -373,32 +348,43 @@ func (l *Log) Close() error {
 	l.flush()
 	l.announce()
 	l.announceFlushed()
-	var err error
-	if f := l.failed.Load(); f != nil {
-		err = f
+	l.mu.Lock()
+	next := l.next
+	l.next = nil
+	l.mu.Unlock()
+	err := l.Failed()
+	if err == nil {
+		err = l.removeUnused(next)
 	}
-	// The segment made ahead holds nothing; Java's broker would have to step over it.
-	if next := l.next.Load(); next != nil {
+	return errors.Join(err, l.closeFiles())
+}
+
+// removeUnused removes the segment made ahead: it holds nothing, and Java's broker would have to step over it.
+func (l *Log) removeUnused(next *segment) error {
+	making := l.keeper.making
+	if next != nil {
 		l.listMu.Lock()
 		segs := l.list()
 		segs = segs[: len(segs)-1 : len(segs)-1]
 		l.segments.Store(&segs)
 		l.listMu.Unlock()
-		err = errors.Join(err, next.file.Unmap(), next.file.Close(), l.opt.FS.Remove(next.file.Name()), l.opt.FS.SyncDir(l.opt.Dir))
+	} else if next = making; next == nil {
+		return nil
 	}
-	return errors.Join(err, l.closeFiles())
+	return errors.Join(next.file.Unmap(), next.file.Close(), l.opt.FS.Remove(next.file.Name()), l.opt.FS.SyncDir(l.opt.Dir))
 }
 
-// AlignToSegment is the start of the segment that holds off, by the size of the segments that are there.
+// AlignToSegment is the start of the segment that holds off; off itself where no segment begins at or before it.
 func AlignToSegment(o *Options, off int64) int64 {
-	size := o.SegmentSize
-	if size == 0 {
-		size = defaultSegmentSize
+	o.setDefaults()
+	files, err := listSegments(o)
+	if err != nil {
+		return off
 	}
-	if entries, err := o.FS.ReadDir(o.Dir); err == nil && len(entries) > 0 {
-		if info, err := o.FS.Stat(filepath.Join(o.Dir, entries[0].Name())); err == nil && info.Size() > 0 {
-			size = info.Size()
+	for _, f := range slices.Backward(files) {
+		if f.base <= off {
+			return f.base
 		}
 	}
-	return off / size * size
+	return off
 }

@@ -44,18 +44,18 @@ const (
 	PropertyConsumeStartTime     = "CONSUME_START_TIME"
 )
 
-// NextProperty cuts the first property from text. ok is false at the end. Entries without a name separator are skipped, as the
-// original does. The slices are views into text.
+// NextProperty cuts the first property from text. ok is false at the end. Entries without a name or without a value are skipped, as
+// the original does. The slices are views into text.
 func NextProperty(text []byte) (name, value, rest []byte, ok bool) {
 	for len(text) > 0 {
 		entry := text
 		if end := bytes.IndexByte(text, PropertySeparator); end >= 0 {
-			entry, text = text[:end], text[end+1:]
+			entry, text = text[:end:end], text[end+1:]
 		} else {
 			text = nil
 		}
-		if at := bytes.IndexByte(entry, NameValueSeparator); at >= 0 {
-			return entry[:at], entry[at+1:], text, true
+		if at := bytes.IndexByte(entry, NameValueSeparator); at > 0 && at < len(entry)-1 {
+			return entry[:at:at], entry[at+1:], text, true
 		}
 	}
 	return nil, nil, nil, false

@@ -229,14 +229,28 @@ func (d *Draft) encodeProperties(dst []byte, at int) {
 		at++
 	}
 	at += copy(dst[at:], d.Extra)
-	if !d.AppendCRC {
-		return
-	}
-	if needsSeparator(d.Extra) {
-		dst[at] = PropertySeparator
-		at++
+	if d.AppendCRC {
+		if needsSeparator(d.Extra) {
+			dst[at] = PropertySeparator
+			at++
+		}
+	} else {
+		// A sender's own property of that name at the end would be held against the record when it is read: it gets the right value.
+		at = len(dst) - CRCPropertySize
+		if !endsWithCRC(dst[len(dst)-d.propertiesSize():]) {
+			return
+		}
 	}
 	putCRCProperty(dst[at:], crc32.ChecksumIEEE(dst[:at])&0x7FFFFFFF)
+}
+
+// endsWithCRC tells whether a properties text ends with what is taken for the checksum of its record.
+func endsWithCRC(text []byte) bool {
+	const name = PropertyCRC32 + "\x01"
+	if len(text) < CRCPropertySize {
+		return false
+	}
+	return string(text[len(text)-CRCPropertySize:][:len(name)]) == name
 }
 
 // putCRCProperty writes `__CRC32#`, 0x01, ten decimal digits with the lowest first, 0x02.
@@ -394,15 +408,10 @@ func (r *Record) VerifyCRC(b []byte) error {
 	if len(r.Body) > 0 && BodyCRC(r.Body) != r.BodyCRC {
 		return errBodyCRC
 	}
-	p := r.Properties
-	if len(p) < CRCPropertySize {
+	if !endsWithCRC(r.Properties) {
 		return nil
 	}
-	tail := p[len(p)-CRCPropertySize:]
-	name := tail[:len(PropertyCRC32)]
-	if string(name) != PropertyCRC32 || tail[len(name)] != NameValueSeparator {
-		return nil
-	}
+	tail := r.Properties[len(r.Properties)-CRCPropertySize:]
 	var want [CRCPropertySize]byte
 	putCRCProperty(want[:], crc32.ChecksumIEEE(b[:int(r.Size)-CRCPropertySize])&0x7FFFFFFF)
 	if string(tail) != string(want[:]) {
@@ -415,6 +424,12 @@ func (r *Record) VerifyCRC(b []byte) error {
 func PeekSize(b []byte) (size int32, magic uint32) {
 	return int32(binary.BigEndian.Uint32(b)), binary.BigEndian.Uint32(b[4:])
 }
+
+// PeekBytes is what PhysicalOffsetOf needs.
+const PeekBytes = physicalOffsetAt + 8
+
+// PhysicalOffsetOf reads where in the log the record says that it starts.
+func PhysicalOffsetOf(b []byte) int64 { return int64(binary.BigEndian.Uint64(b[physicalOffsetAt:])) }
 
 // PutBlank writes the filler that ends a segment with room bytes left; room is at least BlankSize.
 func PutBlank(dst []byte, room int) {

@@ -64,3 +64,39 @@ func TestAnswersThatFitInNoFrame(t *testing.T) {
 	require.Equal(t, remoting.RespSystemError, answer.Code)
 	require.Contains(t, string(answer.Remark), "16 MiB")
 }
+
+// Whatever a stranger sends: an answer or a header error, and tables that hold together.
+func FuzzRequests(f *testing.F) {
+	for code := range endpoints {
+		w := remoting.Request(nil, remoting.SerializeJSON, code, 1, 0)
+		for k, v := range master("ba").fields() {
+			w.Text(k, v)
+		}
+		for _, k := range []string{"topic", "cluster", "namespace", "key", "value"} {
+			w.Text(k, "T")
+		}
+		f.Add(w.Finish(master("ba", "T").body().Encode())[4:])
+	}
+	tb := newTestTables(&testing.T{}, nil)
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		var cmd remoting.Command
+		if cmd.Decode(frame) != nil {
+			return
+		}
+		if cmd.Code == remoting.ReqUpdateNamesrvConfig {
+			return // held by the tests of config
+		}
+		a := tb.handleRequest(&request{&cmd, testPeer})
+		var answer remoting.Command
+		if err := answer.Decode(a.appendTo(nil, &cmd)[4:]); err != nil {
+			t.Fatal(err)
+		}
+		rows := 0
+		for _, row := range tb.routes.topics {
+			rows += len(row.queues)
+		}
+		if rows != tb.routes.rows || len(tb.routes.live) < len(tb.routes.byPeer) {
+			t.Fatalf("%d rows, counted as %d", rows, tb.routes.rows)
+		}
+	})
+}

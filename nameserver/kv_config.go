@@ -22,8 +22,8 @@ const orderTopicNamespace = "ORDER_TOPIC_CONFIG"
 // Bounds of the key-value configuration.
 const (
 	maxKVItems = 65536
-	maxKVBytes = 64 << 20 // names and values together
-	maxKVFile  = 1 << 30  // what is read at start: escapes make a file longer than what it holds
+	maxKVBytes = 8 << 20  // names and values together: a whole namespace fits in one answer
+	maxKVFile  = 64 << 20 // what is read at start: escapes make a file longer than what it holds
 )
 
 var errKVFull = fmt.Errorf("the key-value configuration holds its limit of %d items or %d bytes: delete some", maxKVItems, maxKVBytes)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -118,4 +119,8 @@ func TestKVIsBounded(t *testing.T) {
 	require.ErrorIs(t, k.put("n", "b", big), errKVFull)
 	require.NoError(t, k.put("n", "a", "small"))
 	require.NoError(t, k.put("n", "b", big))
+	for i := range maxKVItems - 2 {
+		k.table["n"][strconv.Itoa(i)] = ""
+	}
+	require.ErrorIs(t, k.put("n", "c", ""), errKVFull)
 }

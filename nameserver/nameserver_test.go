@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -515,4 +517,42 @@ func TestTablesAreBounded(t *testing.T) {
 	require.Contains(t, tb.register(master("ba", "T")).remark, "brokers")
 	require.Equal(t, maxLease, lease(1<<62))
 	require.Equal(t, defaultLease, lease(-1))
+}
+
+// goldenFrame is a frame that went between the official 5.5.0 programs.
+func goldenFrame(t *testing.T, name string) *remoting.Command {
+	t.Helper()
+	frame, err := os.ReadFile(filepath.Join("..", "e2e", "golden", "frames", name))
+	require.NoError(t, err)
+	c := new(remoting.Command)
+	require.NoError(t, c.Decode(frame[4:]))
+	return c
+}
+
+// What a Java broker registered gives the bytes that a Java name server answered.
+func TestGoldenAnswers(t *testing.T) {
+	tb := newTestTables(t, nil)
+	for _, name := range []string{"broker-103-register-broker-request.bin", "broker-103-register-broker-request-2.bin"} {
+		a := tb.handleRequest(&request{goldenFrame(t, name), testPeer})
+		require.Equal(t, reply{}, a, name)
+	}
+	a := tb.handleRequest(&request{goldenFrame(t, "broker-106-get-broker-cluster-info-request.bin"), testPeer})
+	require.Equal(t, string(goldenFrame(t, "broker-106-get-broker-cluster-info-response.bin").Body), string(a.body))
+	a = tb.handleRequest(&request{goldenFrame(t, "java-json-105-get-routeinfo-by-topic-request.bin"), testPeer})
+	require.Equal(t, string(goldenFrame(t, "java-json-105-get-routeinfo-by-topic-response.bin").Body), string(a.body))
+	// client-go asks with version 317 and gets the raw form of the same route.
+	a = tb.handleRequest(&request{goldenFrame(t, "go-105-get-routeinfo-by-topic-request-2.bin"), testPeer})
+	require.Equal(t, string(goldenFrame(t, "go-105-get-routeinfo-by-topic-response.bin").Body), string(a.body))
+	unknown := goldenFrame(t, "java-json-105-get-routeinfo-by-topic-response-code17.bin")
+	a = tb.ask(remoting.ReqGetRouteinfoByTopic, map[string]string{"topic": "%RETRY%golden-consumer"}, nil)
+	require.Equal(t, reply{code: unknown.Code, remark: string(unknown.Remark)}, a)
+	a = tb.handleRequest(&request{goldenFrame(t, "broker-104-unregister-broker-request.bin"), testPeer})
+	require.Equal(t, reply{}, a)
+	tb.requireNothing()
+	// A 5.5.0 broker with compressedRegister=true deflates the body and says compressed=false. Java's name server answers an error.
+	require.Equal(t, remoting.RespSystemError, goldenFrame(t, "broker-compressed-103-register-broker-response-code1.bin").Code)
+	compressed := goldenFrame(t, "broker-compressed-103-register-broker-request.bin")
+	require.Equal(t, "false", compressed.String("compressed"))
+	require.Equal(t, reply{}, tb.handleRequest(&request{compressed, testPeer}))
+	require.NotNil(t, tb.route("TBW102"))
 }

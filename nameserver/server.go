@@ -2,7 +2,6 @@ package nameserver
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,8 +20,6 @@ import (
 // Options of a name server.
 type Options struct {
 	Config *config.Live[config.NameServer]
-	// TLS is the server side of TLS; nil serves plain connections only.
-	TLS *tls.Config
 	// FS holds the key-value configuration. nil: the system's.
 	FS ioengine.FS
 	// AcceptEmptyMetadata starts with an empty key-value configuration where neither generation on disk can be read.
@@ -78,7 +75,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.ordered = netpath.NewLane(1, orderedPlaces)
 	s.slow = netpath.NewLane(slowWorkers, slowPlaces)
-	if err := s.listen(o.TLS); err != nil {
+	if err := s.listen(); err != nil {
 		s.ordered.Close()
 		s.slow.Close()
 		return nil, err
@@ -110,16 +107,14 @@ func newTables(o Options) (*Server, error) {
 	}, nil
 }
 
-func (s *Server) listen(tlsConfig *tls.Config) error {
+func (s *Server) listen() error {
 	c := s.config.Load()
 	if c.ProxyProtocol == "require" {
 		return errors.New("proxyProtocol=require: the name server accepts a PROXY header but cannot insist on one; use accept")
 	}
-	mode := map[string]netpath.TLSMode{
-		"disabled": netpath.TLSDisabled, "permissive": netpath.TLSPermissive, "enforcing": netpath.TLSEnforcing,
-	}[c.TLSServerMode]
-	if tlsConfig == nil && mode == netpath.TLSPermissive {
-		mode = netpath.TLSDisabled
+	mode, tlsConfig, err := serverTLS(&c.TLS, s.log)
+	if err != nil {
+		return err
 	}
 	server, err := netpath.NewServer(netpath.Options{
 		Listen:   []string{net.JoinHostPort(c.BindAddress, strconv.Itoa(c.ListenPort))},

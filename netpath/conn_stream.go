@@ -54,8 +54,9 @@ type greeting struct {
 }
 
 const (
-	streamBuffer    = 4 << 10
-	streamBufferMax = 64 << 10 // beyond this a buffer grows for one large frame only
+	streamBuffer    = 4 << 10  // what a quiet stream reads into
+	streamBatch     = 16 << 10 // what a busy one does: the size of a TLS record
+	streamBufferMax = 64 << 10 // beyond this a buffer grows no further than its frame
 	closeGrace      = time.Second
 	memoryRetry     = 20 * time.Millisecond
 )
@@ -93,7 +94,7 @@ func (s *stream) run() {
 	<-s.quit
 	<-written
 	s.conn.Close()
-	s.charge(0)
+	s.charge(0, 0)
 	s.c.Reactor.srv.budget.yield(s.c)
 	s.mu.Lock()
 	s.spend(s.queue)
@@ -164,7 +165,7 @@ func (s *stream) readMore(buf []byte, limit int) ([]byte, error) {
 func (s *stream) readLoop(buf []byte) error {
 	limits := s.c.Reactor.limits
 	var spare []byte
-	lent, proven := false, false
+	lent, proven, size := false, false, streamBuffer
 	defer func() {
 		if lent {
 			s.await() // frames that came before the end are handled before it
@@ -186,14 +187,14 @@ func (s *stream) readLoop(buf []byte) error {
 				return net.ErrClosed
 			}
 			tail := append(spare[:0], buf[whole:]...)
-			if cap(tail) == 0 || cap(tail) > streamBufferMax && len(tail) < streamBuffer {
-				tail = append(make([]byte, 0, streamBuffer), tail...)
+			if cap(tail) < size || cap(tail) > streamBufferMax && len(tail) < streamBuffer {
+				tail = append(make([]byte, 0, max(size, len(tail))), tail...)
 			}
 			spare, lent, partial = buf[:0], true, time.Now()
 			s.lend(buf[:whole])
 			buf = tail
 			s.c.Reactor.srv.budget.yield(s.c)
-			s.charge(cap(buf) + cap(spare))
+			s.charge(cap(buf), cap(spare))
 		}
 		if err != nil {
 			return err
@@ -228,7 +229,9 @@ func (s *stream) readLoop(buf []byte) error {
 			}
 			return err
 		}
-		buf = buf[:len(buf)+n]
+		if buf = buf[:len(buf)+n]; len(buf) == cap(buf) && proven {
+			size = streamBatch // there is more than a quiet stream brings
+		}
 	}
 }
 
@@ -281,13 +284,18 @@ func (s *stream) grow(buf []byte, spare int, partial time.Time) ([]byte, error) 
 		}
 	}
 	grown := append(make([]byte, 0, size), buf...)
-	s.charge(cap(grown) + spare)
+	s.charge(cap(grown), spare)
 	return grown, nil
 }
 
-func (s *stream) charge(held int) {
-	s.c.Reactor.srv.budget.used.Add(int64(held) - s.held)
-	s.held = int64(held)
+// charge tells the budget the sizes of the reader's two buffers. What a quiet stream needs is
+// not counted, or idle clients would use the budget up.
+func (s *stream) charge(a, b int) {
+	held := int64(max(0, a-streamBatch) + max(0, b-streamBatch))
+	if held != s.held {
+		s.c.Reactor.srv.budget.used.Add(held - s.held)
+		s.held = held
+	}
 }
 
 func (s *stream) lend(batch []byte) {

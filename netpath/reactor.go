@@ -265,12 +265,13 @@ func (r *Reactor) turn() {
 	r.now = ReadClock()
 	r.beginWatch()
 	framesBefore := r.count.framesIn
-	if events > 0 {
-		r.handleEvents(events)
-	}
+	// Before the events: who had too much in the last turn waits for this one, not for itself.
 	if len(r.ready) > 0 || len(r.starved) > 0 {
 		r.resumeReady()
 		r.feedStarved()
+	}
+	if events > 0 {
+		r.handleEvents(events)
 	}
 	r.watch(stepRead)
 	if mail {

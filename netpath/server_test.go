@@ -147,7 +147,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain: %s", what)
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 }
 
@@ -279,7 +279,7 @@ func TestTricklingDoesNotMoveTheDeadline(t *testing.T) {
 			if i > 10_000 {
 				t.Fatal("still open")
 			}
-			time.Sleep(2 * time.Millisecond)
+			<-time.After(2 * time.Millisecond)
 		}
 		eventually(t, "it is counted", func() bool { return s.Stats().Refused["partialFrameTimeout"] == 1 })
 	})
@@ -631,7 +631,7 @@ func TestStallIsLoggedWithItsStep(t *testing.T) {
 		s := serve(t, o, &testHandler{})
 		for range 3 {
 			done := make(chan bool)
-			s.Reactors()[0].Post(func() { time.Sleep(4 * stallThreshold); close(done) })
+			s.Reactors()[0].Post(func() { <-time.After(4 * stallThreshold); close(done) })
 			receive(t, done)
 		}
 		eventually(t, "the log names the step", func() bool { return strings.Contains(log.String(), "step=mail") })

@@ -413,8 +413,8 @@ var (
 	aesCBC = map[string]int{"2.16.840.1.101.3.4.1.2": 16, "2.16.840.1.101.3.4.1.22": 24, "2.16.840.1.101.3.4.1.42": 32}
 )
 
-// maxKeyIterations bounds what a key file may make us calculate: some seconds.
-const maxKeyIterations = 10_000_000
+// maxKeyIterations bounds what a key file may make us calculate, to about a second.
+const maxKeyIterations = 2_000_000
 
 // openPKCS8 decrypts a PKCS#8 key (RFC 5958) that is encrypted by PBES2 (RFC 8018) with PBKDF2 and AES-CBC.
 func openPKCS8(der []byte, password string) ([]byte, error) {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"strconv"
 )
 
 // ledger says what a producing run got acknowledged, so that a drain, after whatever befell the broker in between, can tell what was
@@ -90,5 +89,3 @@ func readLedger(file string) (*ledger, error) {
 	}
 	return l, nil
 }
-
-func hex64(n uint64) string { return strconv.FormatUint(n, 16) }

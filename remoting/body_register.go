@@ -100,11 +100,14 @@ func appendBlock(dst, block []byte) []byte {
 var errRegisterBody = errors.New("deflated registration: a length goes past the end")
 
 func (b *RegisterBrokerBody) decodeDeflated(body []byte) error {
-	plain, err := inflate(body)
+	plain, err := inflate(body, maxBodySize)
 	if err != nil {
 		return fmt.Errorf("deflated registration: %w", err)
 	}
-	r := blockReader{plain}
+	return b.decodeBlocks(blockReader{plain})
+}
+
+func (b *RegisterBrokerBody) decodeBlocks(r blockReader) error {
 	version, err := r.block()
 	if err != nil {
 		return err
@@ -169,19 +172,19 @@ func (b *RegisterBrokerBody) decodeMappings(r *blockReader) error {
 	return nil
 }
 
-// inflate unpacks a zlib stream of at most maxBodySize bytes; a longer one is an error. Memory grows with what comes out, not with what
-// the stream claims.
-func inflate(body []byte) ([]byte, error) {
+// inflate unpacks a zlib stream of at most limit bytes; a longer one is an error. Memory grows with what comes out, not with what the
+// stream claims.
+func inflate(body []byte, limit int) ([]byte, error) {
 	z, err := zlib.NewReader(bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	plain, err := io.ReadAll(io.LimitReader(z, maxBodySize+1))
+	plain, err := io.ReadAll(io.LimitReader(z, int64(limit)+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(plain) > maxBodySize {
-		return nil, fmt.Errorf("more than %d bytes when inflated", maxBodySize)
+	if len(plain) > limit {
+		return nil, fmt.Errorf("more than %d bytes when inflated", limit)
 	}
 	return plain, nil
 }

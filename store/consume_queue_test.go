@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -391,7 +391,7 @@ func TestReadNeverWaits(t *testing.T) {
 }
 
 func TestQueueCostsLittle(t *testing.T) {
-	require.LessOrEqual(t, unsafe.Sizeof(ConsumeQueue{}), uintptr(200))
+	require.LessOrEqual(t, reflect.TypeFor[ConsumeQueue]().Size(), uintptr(200))
 }
 
 func TestWriteErrorKeepsEntries(t *testing.T) {

@@ -14,14 +14,14 @@ type GetStatus int
 
 // The statuses, in the words of the original.
 const (
-	GetFound              GetStatus = iota
-	GetNoMatchedMessage             // looked at, all filtered out
-	GetMessageWasRemoving           // retention took them meanwhile
-	GetOffsetOverflowOne            // offset is the queue's end: nothing new yet
-	GetOffsetOverflowBadly          // offset is behind the queue's end
-	GetOffsetTooSmall               // offset is before the queue's start
-	GetNoMessageInQueue             // the queue is empty
-	GetNoMatchedLogicQueue          // there is no such queue
+	GetFound               GetStatus = iota
+	GetNoMatchedMessage              // looked at, all filtered out
+	GetMessageWasRemoving            // retention took them meanwhile
+	GetOffsetOverflowOne             // offset is the queue's end: nothing new yet
+	GetOffsetOverflowBadly           // offset is behind the queue's end
+	GetOffsetTooSmall                // offset is before the queue's start
+	GetNoMessageInQueue              // the queue is empty
+	GetNoMatchedLogicQueue           // there is no such queue
 )
 
 var getStatusNames = [...]string{"FOUND", "NO_MATCHED_MESSAGE", "MESSAGE_WAS_REMOVING", "OFFSET_OVERFLOW_ONE", "OFFSET_OVERFLOW_BADLY",

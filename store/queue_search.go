@@ -91,7 +91,7 @@ func (q *ConsumeQueue) TrimBefore(minPhys int64) {
 
 func (q *ConsumeQueue) trimBefore(minPhys int64) error {
 	from, to := q.min.Load(), q.max.Load()
-	if from == to || q.minPhys.Load() >= minPhys {
+	if from == to || minPhys <= max(q.minPhys.Load(), 0) {
 		return nil
 	}
 	at := to

@@ -333,3 +333,48 @@ func TestAllVisitsEveryQueue(t *testing.T) {
 	table.All(func(q *ConsumeQueue) { got[fmt.Sprint(q.Topic, q.QueueID)] = true })
 	require.Equal(t, slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(got)))
 }
+
+func manyQueues(b *testing.B, topics int) (root string, stamp CheckpointFields) {
+	root, stamp = b.TempDir(), CheckpointFields{PhysicMsgTimestamp: 1}
+	table := openTable(b, ioengine.OS(), root)
+	for i := range topics {
+		for id := range int32(8) {
+			q := mustQueue(b, table, fmt.Sprintf("topic-%06d", i), id)
+			q.min.Store(5)
+			q.max.Store(1000)
+		}
+	}
+	require.NoError(b, table.SaveSnapshot(1<<30, stamp))
+	return root, stamp
+}
+
+func BenchmarkLoadSnapshot100kQueues(b *testing.B) {
+	root, stamp := manyQueues(b, 12_500)
+	b.ReportAllocs()
+	for b.Loop() {
+		_, err := openTable(b, ioengine.OS(), root).LoadSnapshot(stamp)
+		require.NoError(b, err)
+	}
+}
+
+func BenchmarkSaveSnapshot100kQueues(b *testing.B) {
+	root, stamp := manyQueues(b, 12_500)
+	table := openTable(b, ioengine.OS(), root)
+	_, err := table.LoadSnapshot(stamp)
+	require.NoError(b, err)
+	for b.Loop() {
+		require.NoError(b, table.SaveSnapshot(1<<30, stamp))
+	}
+}
+
+func BenchmarkLoadScan1000Queues(b *testing.B) {
+	root := b.TempDir()
+	table := openTable(b, ioengine.OS(), root, func(o *QueueTableOptions) { o.FileUnits = 300_000 })
+	for id := range int32(1000) {
+		appendRange(mustQueue(b, table, "T", id), 0, 100)
+	}
+	require.NoError(b, table.WriteBack())
+	for b.Loop() {
+		scanTable(b, ioengine.OS(), root, func(o *QueueTableOptions) { o.FileUnits = 300_000 })
+	}
+}

@@ -42,6 +42,9 @@ func brokerProps(store string) program.Props {
 		"messageDelayLevel":  strings.TrimSpace(strings.Repeat("1s ", 18)),
 		"timerWheelEnable":   "true", // without it the original cannot delete a topic (code 1, null pointer)
 		"flushDiskType":      "ASYNC_FLUSH",
+		// A busy test machine must not look like a refusing broker: the defaults are 200 ms and 1 s.
+		"waitTimeMillsInSendQueue":    "10000",
+		"osPageCacheBusyTimeOutMills": "10000",
 	}
 }
 

@@ -139,7 +139,7 @@ final class Pulling {
             }
         });
         Thread.sleep(1000);
-        Report.check(!answer.isDone(), "the pull was not held");
+        Report.check(!answer.isDone(), "the pull was not held: " + (answer.isDone() ? answer.handle((r, e) -> e == null ? r : e).get() : ""));
         Clients.ok(p.send(Clients.message(topic, "odd", "woken"), q));
         PullResult r = answer.get(15, TimeUnit.SECONDS);
         want(r, PullStatus.FOUND, 2, 1);

@@ -1,4 +1,0 @@
-package broker
-
-// topicQueues is what a Topic carries for the hot path.
-type topicQueues struct{}
