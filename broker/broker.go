@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ringmq/ringmq/commitlog"
 	"github.com/ringmq/ringmq/config"
 	"github.com/ringmq/ringmq/ioengine"
 	"github.com/ringmq/ringmq/message"
@@ -348,15 +347,6 @@ func (b *Broker) addHandler(h *handler) {
 func (b *Broker) allHandlers() []*handler {
 	if p := b.handlers.Load(); p != nil {
 		return *p
-	}
-	return nil
-}
-
-// failure is why the broker takes no messages for good (R2), or nil.
-func (b *Broker) failure() error {
-	var failed *commitlog.FailedError
-	if err := b.store.Writable(); errors.As(err, &failed) {
-		return err
 	}
 	return nil
 }

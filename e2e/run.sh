@@ -7,7 +7,7 @@ target=${E2E_TARGET:-ringmq}
 for tool in java javac mvn go; do
   command -v $tool >/dev/null || { echo "e2e: $tool is not installed: the official clients need a JDK 17, Maven and Go" >&2; exit 1; }
 done
-./build.sh
+classes=$PWD/$(./build.sh)
 jars=$PWD/java/target
-exec "$jars/driver" -target "$target" -classpath "$jars/classes:$jars/lib/*" -goclients "$jars/goclients" \
+exec "$jars/driver" -target "$target" -classpath "$classes:$jars/lib/*" -goclients "$jars/goclients" \
   -ringmq "${RINGMQ:-$PWD/../bin/ringmq}" "$@"

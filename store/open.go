@@ -147,6 +147,9 @@ func (s *Store) openLog() error {
 		}
 	})
 	if s.index != nil {
+		if err := s.index.TruncateBeyond(rep.End); err != nil {
+			return errors.Join(err, log.Close())
+		}
 		s.indexer.at.Store(min(s.index.Progress(), rep.End))
 	}
 	o.Logger.Info("commit log is open", "from", rep.From, "end", rep.End, "recordsRead", rep.Records, "quarantined", len(rep.Quarantined),
@@ -182,6 +185,8 @@ func (s *Store) rebuildQueue(topic string, queueID int32, from int64) {
 	if q == nil {
 		return
 	}
+	// Only after it, damage in this queue is reported again.
+	defer q.EndRewrite()
 	end := s.Dispatched()
 	rewritten := 0
 	for at := s.log.MinOffset(); at < end && s.log.Err() != commitlog.ErrClosed; {

@@ -187,12 +187,6 @@ func (s *Store) Checkpoint() error {
 	if err := s.log.WaitFlushed(ctx, at); err != nil {
 		return err
 	}
-	if err := s.queues.WriteBack(); err != nil {
-		return err
-	}
-	if err := s.queues.Sync(); err != nil {
-		return err
-	}
 	now := s.opt.Now().UnixMilli()
 	c := CheckpointFields{PhysicMsgTimestamp: now, LogicsMsgTimestamp: now, IndexMsgTimestamp: now, MasterFlushedOffset: 0,
 		ConfirmPhyOffset: at, LogicsPhysicalOffset: at}
@@ -202,10 +196,11 @@ func (s *Store) Checkpoint() error {
 		}
 		c.IndexMsgTimestamp = s.indexer.storeTime.Load()
 	}
-	if err := s.checkpoint.Save(c); err != nil {
+	// The snapshot first: it names the checkpoint that follows as well as the one before, so a kill between the two leaves it valid.
+	if err := s.queues.SaveSnapshot(at, c); err != nil {
 		return err
 	}
-	return s.queues.SaveSnapshot(at, c)
+	return s.checkpoint.Save(c)
 }
 
 // Close stops the followers, makes a checkpoint and closes the files. Nothing may be appended any more.

@@ -3,16 +3,19 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/ringmq/ringmq/broker"
 	"github.com/ringmq/ringmq/config"
+	"github.com/ringmq/ringmq/metrics"
 	"github.com/ringmq/ringmq/nameserver"
 )
 
@@ -76,6 +79,11 @@ func brokerCommand() *cobra.Command {
 			return err
 		}
 		b.Start()
+		m, err := serveMetrics(live.Load().MetricsListen, b, log)
+		if err != nil {
+			return errors.Join(err, b.Shutdown(cmd.Context()))
+		}
+		defer m.Close()
 		ready(cmd.OutOrStdout(), "broker", began, "clients reach it at "+b.Addr(), "data in "+live.Load().StorePathRootDir)
 		return runUntilDone(cmd.Context(), log, b)
 	}
@@ -134,6 +142,11 @@ func standaloneCommand() *cobra.Command {
 			return errors.Join(err, ns.Shutdown(cmd.Context()))
 		}
 		b.Start()
+		m, err := serveMetrics(live.Load().MetricsListen, b, log)
+		if err != nil {
+			return errors.Join(err, b.Shutdown(cmd.Context()), ns.Shutdown(cmd.Context()))
+		}
+		defer m.Close()
 		if err := b.WaitRegistered(cmd.Context()); err != nil {
 			log.Warn("the broker is not in the route yet", "err", err)
 		}
@@ -141,4 +154,14 @@ func standaloneCommand() *cobra.Command {
 		return runUntilDone(cmd.Context(), log, ns, b)
 	}
 	return c
+}
+
+// serveMetrics serves the broker's metrics where metricsListen says; nowhere when it is empty.
+func serveMetrics(addr string, b *broker.Broker, log *slog.Logger) (io.Closer, error) {
+	if addr == "" {
+		return io.NopCloser(nil), nil
+	}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(b.Collector())
+	return metrics.Listen(addr, reg, b.Healthy, log)
 }
