@@ -44,7 +44,7 @@ func (h *handler) onPull(c *netpath.Conn) {
 	v, forbidden := p.check(&h.cmd, c)
 	switch {
 	case v.code == sendWaits:
-		h.toLane(c, laneControl, h.b.pullSlowly)
+		h.toLane(c, laneControl, h.pullOfNewGroup)
 		return
 	case v.code != sendReady:
 		h.replyPullError(c, v, forbidden)
@@ -67,6 +67,32 @@ func (h *handler) onPull(c *netpath.Conn) {
 		return
 	}
 	h.answerPull(c, err, now)
+}
+
+// pullOfNewGroup makes the group of a pull and waits until it is saved; then the pull runs again on its reactor, where it can be held.
+func (h *handler) pullOfNewGroup(c *netpath.Conn, frame []byte) {
+	var cmd remoting.Command
+	if err := cmd.Decode(frame); err != nil {
+		c.Close(err)
+		return
+	}
+	var hdr remoting.PullHeader
+	err := hdr.Decode(&cmd)
+	if err == nil {
+		_, err = h.b.ensureGroup(hdr.ConsumerGroup)
+	}
+	if err != nil {
+		h.b.answer(c, &cmd, failed(err))
+		return
+	}
+	again := func() {
+		if !c.Closed() {
+			h.OnFrame(c, frame)
+		}
+	}
+	if !h.reactor.Post(again) {
+		h.b.answer(c, &cmd, refused(remoting.RespSystemBusy, "[OVERLOAD]too many requests of this kind are waiting, try again later"))
+	}
 }
 
 // answerPull answers with what get found; err is get's.
@@ -362,11 +388,10 @@ func (b *Broker) pullSlowly(c *netpath.Conn, frame []byte) {
 		b.answer(c, &cmd, failed(err))
 		return
 	}
-	if _, err := b.ensureGroup(p.hdr.ConsumerGroup); err != nil {
-		b.answer(c, &cmd, failed(err))
-		return
-	}
 	v, forbidden := p.check(&cmd, c)
+	if v.code == sendWaits { // deleted since the reactor looked
+		v = verdict{remoting.RespSubscriptionGroupNotExist, "subscription group [" + string(p.hdr.ConsumerGroup) + "] does not exist, " + faq}
+	}
 	if v.code != sendReady {
 		w := p.pullHead(nil, &cmd, v.code, v.remark, 0, forbidden)
 		b.sendFrame(c, &cmd, w.Finish(nil))

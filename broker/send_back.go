@@ -23,8 +23,8 @@ func sendBack(r *request) *answer {
 	if err != nil {
 		return failed(err)
 	}
-	g := r.b.groups.find(group)
-	if g == nil {
+	g, err := r.b.ensureGroup([]byte(group))
+	if err != nil {
 		return refused(remoting.RespSubscriptionGroupNotExist, "subscription group not exist, %s %s", group, faq)
 	}
 	gc := g.config.Load()

@@ -53,7 +53,13 @@ func (s *sender) prepareRetry(wait bool) verdict {
 	group := string(hdr.Topic[len(message.RetryTopicPrefix):])
 	known := s.b.groups.find(group)
 	if known == nil {
-		return verdict{remoting.RespSubscriptionGroupNotExist, "subscription group not exist, " + group}
+		if !wait {
+			return verdict{code: sendWaits}
+		}
+		var err error
+		if known, err = s.b.ensureGroup([]byte(group)); err != nil {
+			return verdict{remoting.RespSubscriptionGroupNotExist, "subscription group not exist, " + group + " " + faq}
+		}
 	}
 	most := known.config.Load().RetryMaxTimes
 	if hdr.MaxReconsumeTimes >= 0 {
