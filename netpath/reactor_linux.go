@@ -1,6 +1,7 @@
 package netpath
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -135,7 +136,8 @@ func (r *Reactor) sleep(d time.Duration) int {
 	return int(n)
 }
 
-var one = [8]byte{7: 1} // an eventfd adds up whatever it is given
+// one is what a wake adds to the eventfd. Nobody reads it: each write is an event of its own, and the counter lasts for 2^64 of them.
+var one uint64 = 1
 
 // interrupt ends sleep, from any goroutine.
 func (r *Reactor) interrupt() {
@@ -294,7 +296,7 @@ func (s *Server) addListener(l net.Listener) error {
 		return fmt.Errorf("listener descriptor: %w", err)
 	}
 	// Accepted sockets inherit TCP_NODELAY. listen again only sets the backlog.
-	err = errors.Join(unix.SetNonblock(fd, true), unix.Listen(fd, acceptBacklog),
+	err = errors.Join(unix.SetNonblock(fd, true), unix.Listen(fd, cmp.Or(s.opt.Backlog, defaultBacklog)),
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1))
 	p := &s.reactors[0].poll
 	if err == nil {

@@ -292,6 +292,18 @@ func TestWakeIsCoalesced(t *testing.T) {
 	}
 }
 
+// The eventfd is never read: it must take any number of wakes.
+func TestWakesDoNotRunOut(t *testing.T) {
+	h := newHandTurned(t, Options{}, &testHandler{})
+	for i := range 10_000 {
+		h.r.state.Store(asleep)
+		h.r.Wake()
+		if h.r.peek() == 0 {
+			t.Fatalf("wake %d did not interrupt", i)
+		}
+	}
+}
+
 // Deadlines are found in every slot, whatever the number of ticks a sweep takes.
 func TestSweepReachesEveryConnection(t *testing.T) {
 	h := newHandTurned(t, Options{}, &testHandler{})

@@ -33,6 +33,7 @@ type Options struct {
 	TLSMode       TLSMode
 	TLSConfig     *tls.Config // GetConfigForClient is where certificates are reloaded
 	ProxyProtocol bool        // accept a PROXY v1 or v2 header before everything else
+	Backlog       int         // of each listener's accept queue; 0: 1024
 	// Tick is the longest a reactor goes without a turn. 0: 100 ms.
 	Tick time.Duration
 	// NewHandler is called once for each reactor, by NewServer.
@@ -41,8 +42,8 @@ type Options struct {
 }
 
 const (
-	acceptBacklog = 1024
-	acceptPause   = 100 * time.Millisecond
+	defaultBacklog = 1024
+	acceptPause    = 100 * time.Millisecond
 )
 
 // Server is a set of listeners and the reactors that serve their connections.

@@ -45,6 +45,8 @@ type TLSFiles struct {
 	TrustCertPath string
 	// ClientAuth: none (also ""), optional or require a client's certificate.
 	ClientAuth string
+	// AuthClient has ServerTLS check client certificates against TrustCertPath.
+	AuthClient bool
 	// TestMode makes a self-signed certificate where KeyPath and CertPath are empty.
 	TestMode bool
 	// Ciphers are names of cipher suites, Protocols of versions, each separated by ","; empty: Go's choice. Suites of TLS 1.3 are not
@@ -381,7 +383,7 @@ func plainKey(text []byte, password string) ([]byte, error) {
 		var err error
 		switch {
 		case kind == "ENCRYPTED PRIVATE KEY" && password == "", strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") && password == "":
-			return nil, errors.New("the key is encrypted: set tls.server.keyPassword")
+			return nil, errors.New("the key is encrypted: set its password (tls.server.keyPassword or tls.client.keyPassword)")
 		case kind == "ENCRYPTED PRIVATE KEY":
 			der, err = openPKCS8(der, password)
 			kind = "PRIVATE KEY"
@@ -399,7 +401,7 @@ func plainKey(text []byte, password string) ([]byte, error) {
 	}
 }
 
-var errKeyPassword = errors.New("tls.server.keyPassword does not open the key")
+var errKeyPassword = errors.New("the password (tls.server.keyPassword or tls.client.keyPassword) does not open the key")
 
 var (
 	oidPBES2  = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 13}

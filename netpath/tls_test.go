@@ -433,10 +433,10 @@ func TestTLSKeyForms(t *testing.T) {
 		{"PBES2, SHA-256, AES-256", "secret", []byte(keyCert), []byte(keyPBES2), ""},
 		{"PBES2, SHA-1, AES-128", "secret", []byte(keyCert), []byte(keyPBES2SHA1), ""},
 		{"Proc-Type header", "secret", []byte(keyCert), []byte(keyProcType), ""},
-		{"PBES2 without a password", "", []byte(keyCert), []byte(keyPBES2), "set tls.server.keyPassword"},
+		{"PBES2 without a password", "", []byte(keyCert), []byte(keyPBES2), "tls.server.keyPassword"},
 		{"PBES2, wrong password", "guess", []byte(keyCert), []byte(keyPBES2), "does not open"},
 		{"Proc-Type header, wrong password", "guess", []byte(keyCert), []byte(keyProcType), "does not open"},
-		{"Proc-Type header without a password", "", []byte(keyCert), []byte(keyProcType), "set tls.server.keyPassword"},
+		{"Proc-Type header without a password", "", []byte(keyCert), []byte(keyProcType), "tls.server.keyPassword"},
 		{"PKCS#12 scheme", "secret", []byte(keyCert), []byte(keyPBES1), "openssl pkcs8 -topk8 -v2"},
 		{"damaged", "secret", []byte(keyCert), cut, "encrypted key"},
 	} {
