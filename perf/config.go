@@ -44,7 +44,7 @@ type Config struct {
 	Warmup   time.Duration // before it, verified but not measured
 	Count    int64         // end after so many messages; 0: by time
 	Timeout  time.Duration // of one request: 3 s
-	Idle     time.Duration // e2e, drain: give up when nothing comes for so long: 10 s
+	Idle     time.Duration // e2e, drain, consume with a Count: give up when nothing comes for so long: 10 s
 
 	PullConns int    // connections that pull: 1
 	PullBatch int    // maxMsgNums of a pull: 32

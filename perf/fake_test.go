@@ -24,6 +24,8 @@ type fakeBroker struct {
 	mu     sync.Mutex
 	queues map[string]*fakeQueue
 	conns  []net.Conn
+	// listener is closed by a test in which nobody may come again.
+	listener net.Listener
 	// store, when set, says what becomes of message n (from 0): the default is to store and acknowledge it.
 	store func(n int) fakeFate
 	sends int
@@ -37,16 +39,24 @@ const (
 	stored     fakeFate = iota
 	swallowed           // acknowledged with the next offset, not stored
 	twice               // stored twice
-	held                // stored after the next message, although that one may be sent after its answer
+	held                // changes places with the next message, although that one is sent after its answer
 	spoiled             // stored with another byte in its body
 	refused             // code 2
 	unanswered          // stored, never answered
 	hungUp              // the connection is closed
 	repeated            // answered with the offset of the message before
+	skewed              // answered with another queue's id
+	skipped             // stored one offset further on, and answered so
+	rotten              // stored with a wrong checksum
+	strayed             // stored in the record of another queue
+	withheld            // stored, but neither it nor what follows is ever given out
+	stuck               // stored; pulls of it say to go on where they began
 )
 
 type fakeQueue struct {
 	records [][]byte
+	hidden  int // records from here on are not given out; 0: all are
+	loop    int // a pull that gets this record is told to go on where it began; 0: none is
 	held    func()
 	arrived chan struct{} // closed and replaced when a message comes
 }
@@ -54,7 +64,7 @@ type fakeQueue struct {
 func newFakeBroker(t *testing.T) *fakeBroker {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	b := &fakeBroker{t: t, addr: listener.Addr().String(), queues: map[string]*fakeQueue{}}
+	b := &fakeBroker{t: t, addr: listener.Addr().String(), queues: map[string]*fakeQueue{}, listener: listener}
 	t.Cleanup(func() {
 		_ = listener.Close()
 		b.mu.Lock()
@@ -159,6 +169,9 @@ func (b *fakeBroker) send(c *remoting.Command) (answer []byte, wait time.Duratio
 		wait = b.delay(n)
 	}
 	offset := len(q.records)
+	if q.held != nil {
+		offset++
+	}
 	body := append([]byte(nil), c.Body...)
 	put := func() { q.put(&h, body) }
 	switch fate {
@@ -176,6 +189,24 @@ func (b *fakeBroker) send(c *remoting.Command) (answer []byte, wait time.Duratio
 		put()
 	case held:
 		q.held = put
+	case skipped:
+		q.records = append(q.records, nil)
+		offset++
+		put()
+	case rotten:
+		put()
+		record := q.records[len(q.records)-1]
+		record[len(record)/2] ^= 1
+	case strayed:
+		h.QueueID ^= 1
+		put()
+		h.QueueID ^= 1
+	case withheld:
+		put()
+		q.hidden = len(q.records) - 1
+	case stuck:
+		put()
+		q.loop = len(q.records) - 1
 	case spoiled:
 		body[len(body)-1] ^= 1
 		put()
@@ -193,7 +224,11 @@ func (b *fakeBroker) send(c *remoting.Command) (answer []byte, wait time.Duratio
 	}
 	w := remoting.Respond(nil, c, remoting.RespSuccess, "")
 	w.Text("msgId", "00")
-	w.Int("queueId", int64(h.QueueID))
+	queueID := int64(h.QueueID)
+	if fate == skewed {
+		queueID ^= 1
+	}
+	w.Int("queueId", queueID)
 	w.Int("queueOffset", int64(offset))
 	return w.Finish(nil), wait, false
 }
@@ -218,9 +253,16 @@ func (b *fakeBroker) pull(c *remoting.Command) []byte {
 		q := b.queue(string(h.Topic), int64(h.QueueID))
 		var body []byte
 		next := h.QueueOffset
-		for next < int64(len(q.records)) && next < h.QueueOffset+int64(h.MaxMsgNums) {
+		end := int64(len(q.records))
+		if q.hidden > 0 {
+			end = int64(q.hidden)
+		}
+		for next < end && next < h.QueueOffset+int64(h.MaxMsgNums) {
 			body = append(body, q.records[next]...)
 			next++
+		}
+		if loop := int64(q.loop); loop > 0 && h.QueueOffset <= loop && loop < next {
+			next = h.QueueOffset
 		}
 		arrived := q.arrived
 		b.mu.Unlock()

@@ -20,7 +20,7 @@ func Produce(ctx context.Context, config Config) (*Report, error) {
 		return nil, err
 	}
 	r.schedule()
-	r.startCollect()
+	r.startCollect(ctx)
 	r.startSenders(ctx)
 	failure := r.waitSenders()
 	r.finishCollect()
@@ -46,7 +46,7 @@ func Consume(ctx context.Context, config Config) (*Report, error) {
 		return nil, err
 	}
 	r.schedule()
-	r.startCollect()
+	r.startCollect(ctx)
 	r.startPullers()
 	r.sleepUntilEnd(ctx)
 	failure := r.stopPullers()
@@ -54,10 +54,12 @@ func Consume(ctx context.Context, config Config) (*Report, error) {
 	return r.report(failure)
 }
 
-// sleepUntilEnd waits for the end of the measured time, for Count messages, or for a worker to end by itself.
+// sleepUntilEnd waits for the end of the measured time, for Count messages, for a worker to end by itself, or, with a Count, until
+// nothing has come for Config.Idle.
 func (r *run) sleepUntilEnd(ctx context.Context) {
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
+	began := r.clock.now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -67,10 +69,18 @@ func (r *run) sleepUntilEnd(ctx context.Context) {
 		if r.clock.now() >= r.measureTo || r.allPullersEnded() {
 			return
 		}
-		if r.config.Count > 0 && r.received() >= r.config.Count {
+		if r.config.Count > 0 && (r.received() >= r.config.Count || r.idle(began)) {
 			return
 		}
 	}
+}
+
+// idle tells whether nothing has come for Config.Idle, counted from began at the earliest.
+func (r *run) idle(began int64) bool {
+	for _, p := range r.pullers {
+		began = max(began, p.heard.Load())
+	}
+	return r.clock.now()-began > int64(r.config.Idle)
 }
 
 func (r *run) received() (n int64) {
@@ -112,7 +122,7 @@ func EndToEnd(ctx context.Context, config Config) (*Report, error) {
 		return nil, err
 	}
 	r.schedule()
-	r.startCollect()
+	r.startCollect(ctx)
 	r.startPullers()
 	r.startSenders(ctx)
 	failure := r.waitSenders()
@@ -120,7 +130,8 @@ func EndToEnd(ctx context.Context, config Config) (*Report, error) {
 	for _, q := range r.pullQueues() {
 		q.limit.Store(max(ends[q.queue], q.began))
 	}
-	r.waitPullers(ctx)
+	// An interrupt has ended the senders; what they got acknowledged is read all the same, for a verdict.
+	r.waitPullers(context.WithoutCancel(ctx))
 	if err := r.stopPullers(); err != nil {
 		failure = err
 	}
@@ -155,7 +166,7 @@ func Drain(ctx context.Context, config Config) (*Report, error) {
 		return nil, err
 	}
 	r.measureFrom = r.clock.now()
-	r.startCollect()
+	r.startCollect(ctx)
 	r.startPullers()
 	r.waitPullers(ctx)
 	failure := r.stopPullers()
@@ -174,11 +185,7 @@ func (r *run) waitPullers(ctx context.Context) {
 			return
 		case <-poll.C:
 		}
-		heard := began
-		for _, p := range r.pullers {
-			heard = max(heard, p.heard.Load())
-		}
-		if r.clock.now()-heard > int64(r.config.Idle) {
+		if r.idle(began) {
 			return
 		}
 	}

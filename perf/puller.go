@@ -232,6 +232,13 @@ func (c *pullConn) answer(command *remoting.Command, now int64) {
 		c.puller.failed(q, codeUnreadable, err.Error(), now)
 	case command.Code == remoting.RespSuccess:
 		c.puller.records(q, command.Body, now)
+		if next <= q.next {
+			// To ask for the same again and again would never end.
+			q.found.OffsetBack++
+			q.problem("pull at %d found messages, and is told to go on at %d", q.next, next)
+			next = max(q.expect, q.next+1)
+			q.rest = now + errorPause
+		}
 		q.next = next
 	case command.Code == remoting.RespPullNotFound:
 		if c.puller.drain {

@@ -64,8 +64,10 @@ type Latency struct {
 	Mean        float64          `json:"mean"`
 	Max         int64            `json:"max"`
 	Percentiles map[string]int64 `json:"percentiles"`
-	Under1ms    float64          `json:"under1ms"` // share
-	Under10ms   float64          `json:"under10ms"`
+	// Shares of Count and Failed together: what was never acknowledged was not under any limit.
+	Under1ms  float64 `json:"under1ms"`
+	Under10ms float64 `json:"under10ms"`
+	Failed    int64   `json:"failed,omitempty"` // not acknowledged, so without a latency
 
 	Histogram *hdrhistogram.Histogram `json:"-"`
 }
@@ -73,10 +75,10 @@ type Latency struct {
 // PercentileName is the key of a percentile in Latency.Percentiles: "p99.6".
 func PercentileName(p float64) string { return fmt.Sprintf("p%v", p) }
 
-func summarise(name string, h *hdrhistogram.Histogram) Latency {
+func summarise(name string, h *hdrhistogram.Histogram, failed int64) Latency {
 	l := Latency{
-		Name: name, Count: h.TotalCount(), Min: h.Min(), Mean: h.Mean(), Max: h.Max(), Percentiles: map[string]int64{},
-		Under1ms: under(h, time.Millisecond), Under10ms: under(h, 10*time.Millisecond), Histogram: h,
+		Name: name, Count: h.TotalCount(), Min: h.Min(), Mean: h.Mean(), Max: h.Max(), Percentiles: map[string]int64{}, Failed: failed,
+		Under1ms: under(h, failed, time.Millisecond), Under10ms: under(h, failed, 10*time.Millisecond), Histogram: h,
 	}
 	for _, p := range Percentiles {
 		l.Percentiles[PercentileName(p)] = h.ValueAtPercentile(p)
@@ -84,8 +86,8 @@ func summarise(name string, h *hdrhistogram.Histogram) Latency {
 	return l
 }
 
-// under is the share of latencies below limit.
-func under(h *hdrhistogram.Histogram, limit time.Duration) float64 {
+// under is the share of latencies below limit, among these and the failed.
+func under(h *hdrhistogram.Histogram, failed int64, limit time.Duration) float64 {
 	if h.TotalCount() == 0 {
 		return 0
 	}
@@ -95,7 +97,7 @@ func under(h *hdrhistogram.Histogram, limit time.Duration) float64 {
 			below += bar.Count
 		}
 	}
-	return float64(below) / float64(h.TotalCount())
+	return float64(below) / float64(h.TotalCount()+failed)
 }
 
 // Latency finds a histogram by name; nil when the run has none of it.
@@ -161,10 +163,14 @@ func (r *run) report(failure error) (*Report, error) {
 			if m == r.sent && k == latencyLag && c.Rate == 0 {
 				continue // in a closed loop a message is due when it is sent
 			}
-			report.Latencies = append(report.Latencies, summarise(m.names[k], h))
+			failed := int64(0)
+			if m == r.sent && k == latencyAck {
+				failed = r.missed()
+			}
+			report.Latencies = append(report.Latencies, summarise(m.names[k], h, failed))
 		}
 	}
-	report.Server = r.server.use(report.Messages)
+	report.Server = r.server.use(report, r.measureTo != noLimit)
 	return report, r.writeFiles(report)
 }
 
@@ -216,6 +222,14 @@ func (r *run) errors() map[string]int64 {
 	return errs
 }
 
+// missed counts the messages of the measured time that were not acknowledged.
+func (r *run) missed() (n int64) {
+	for _, s := range r.senders {
+		n += s.missed
+	}
+	return n
+}
+
 // throughput counts what was acknowledged (or read, where nothing was sent) within the measured time.
 func (r *run) throughput(report *Report) {
 	var acked, readCount, last int64
@@ -232,6 +246,9 @@ func (r *run) throughput(report *Report) {
 	to := r.measureTo
 	if to == noLimit || last < to && r.config.Count > 0 {
 		to = last
+	}
+	if at := r.interrupted.Load(); at != 0 {
+		to = min(to, at)
 	}
 	report.Seconds = max(float64(to-r.measureFrom)/1e9, 1e-9)
 	report.Messages = acked

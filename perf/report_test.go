@@ -25,7 +25,7 @@ func TestSummary(t *testing.T) {
 		record(h, (i+1)*int64(20*time.Microsecond)) // 20 µs to 20 ms
 	}
 	record(h, int64(time.Hour))
-	l := summarise("ack", h)
+	l := summarise("ack", h, 0)
 	require.InEpsilon(t, 10e6, l.Percentiles["p50"], 0.01)
 	require.InEpsilon(t, 19.8e6, l.Percentiles["p99"], 0.01)
 	require.InDelta(t, 0.049, l.Under1ms, 0.0011)
@@ -33,6 +33,9 @@ func TestSummary(t *testing.T) {
 	require.InEpsilon(t, 60e9, l.Max, 0.001, "beyond the range counts as its end")
 	require.Len(t, l.Percentiles, 7)
 	require.Contains(t, l.Percentiles, "p99.996")
+	l = summarise("ack", h, 1001)
+	require.InDelta(t, 0.0245, l.Under1ms, 0.0011, "what has failed was not under the limit")
+	require.Equal(t, int64(1001), l.Failed)
 }
 
 func TestShareIsNotRoundedUpTo100(t *testing.T) {
@@ -145,19 +148,13 @@ func TestCommandTableAndProgress(t *testing.T) {
 	require.Contains(t, progress, "read ")
 }
 
-func TestExitCodesOfCommands(t *testing.T) {
+func TestCommandsThatCannotStart(t *testing.T) {
 	b := newFakeBroker(t)
-	b.store = func(n int) fakeFate {
-		if n == 3 {
-			return swallowed
-		}
-		return stored
-	}
-	_, _, code := runCommand("e2e", "-b", b.addr, "--count", "10", "--idle", "200ms", "-q")
-	require.Equal(t, ExitUnverified, code)
 	for _, args := range [][]string{
 		{"produce"}, {"produce", "-b", "x", "--rate", "fast"}, {"produce", "-b", b.addr, "--size", "10"}, {"produce", "-b", b.addr, "-o", "xml"},
 		{"drain", "-b", b.addr, "--from", "nowhere"}, {"produce", "-b", b.addr, "--serialize", "xml"}, {"produce", "-b", b.addr, "-t", "a b"},
+		{"produce", "-b", b.addr, "--hdr", "/nowhere/at/all"}, {"drain", "-b", b.addr, "--ledger", "/nowhere/at/all"},
+		{"produce", "-b", b.addr, "--server-pid", "999999999"},
 	} {
 		_, _, code := runCommand(args...)
 		require.Equal(t, ExitUsage, code, args)

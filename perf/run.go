@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +28,7 @@ type run struct {
 
 	// The measured time on the clock. measureTo is noLimit in a run that ends by itself.
 	measureFrom, measureTo int64
+	interrupted            atomic.Int64 // when ctx ended; 0: it did not
 	server                 *serverWatch
 	collected              chan struct{}
 	stopCollect            chan struct{}
@@ -342,7 +344,8 @@ func (r *run) rollMeters() {
 	}
 }
 
-func (r *run) startCollect() {
+func (r *run) startCollect(ctx context.Context) {
+	context.AfterFunc(ctx, func() { r.interrupted.Store(r.clock.now()) })
 	r.line = progress{out: r.config.Progress, terminal: r.config.ProgressTo, since: r.clock.now(), began: r.clock.now()}
 	go r.collect()
 }

@@ -17,8 +17,6 @@ const (
 	tick        = int64(50 * time.Millisecond)
 )
 
-func after(d time.Duration) <-chan time.Time { return time.After(d) }
-
 // Latencies that a sender records.
 const (
 	latencyAck = iota
@@ -57,6 +55,7 @@ type sender struct {
 	total    int64 // messages acknowledged
 	sentAll  int64 // messages encoded
 	unknowns int64 // messages whose outcome is not known
+	missed   int64 // messages of the measured time that were not acknowledged
 	lastAck  int64
 	repeats  int64 // queue offsets that were answered twice
 	below    int64 // queue offsets that the queue had before the run
@@ -101,9 +100,10 @@ func (s *sender) run() {
 			s.everyTick(now)
 			nextTick = now + tick
 		}
-		sending := now < s.until && s.budget != 0 && !s.stopped.Load()
+		sending := s.budget != 0 && !s.stopped.Load() && s.hasMore(now)
 		switch {
 		case !sending && s.inFlight() == 0:
+			s.countUnsent()
 			s.recorder.finish()
 			return
 		case now < s.start:
@@ -125,6 +125,29 @@ func (s *sender) run() {
 		if len(ready) > 0 {
 			s.handle(ready)
 		}
+	}
+}
+
+// hasMore tells whether there is something to send, now or later. An open loop owes every message that was due before the end, also
+// those that a server has held up until after it: to leave them out would flatter a server that stalls at the end. It owes them
+// for one time limit; what cannot be sent until then counts as an error.
+func (s *sender) hasMore(now int64) bool {
+	if s.spacing == 0 {
+		return now < s.until
+	}
+	return s.dueAt(s.due) < s.until && (s.until == noLimit || now < s.until+int64(s.config.Timeout))
+}
+
+// dueAt is when request n of an open loop is to be sent.
+func (s *sender) dueAt(n int64) int64 { return int64(s.first + float64(n)*s.spacing) }
+
+// countUnsent counts what an open loop owed and could not send.
+func (s *sender) countUnsent() {
+	if s.spacing == 0 || s.until == noLimit || s.budget == 0 || s.stopped.Load() {
+		return
+	}
+	for ; s.dueAt(s.due) < s.until; s.due++ {
+		s.missing(s.dueAt(s.due), codeUnsent, int64(s.config.Batch))
 	}
 }
 
@@ -165,7 +188,7 @@ func (s *sender) wakeAt(now, nextTick int64, sending bool) int64 {
 	if !sending || s.spacing == 0 {
 		return nextTick
 	}
-	at := int64(s.first + float64(s.due)*s.spacing)
+	at := s.dueAt(s.due)
 	if at <= now {
 		// Due, but no stream can take it: an answer or room in a socket will wake us.
 		return nextTick
@@ -188,7 +211,7 @@ func (s *sender) sendFill(now int64) {
 func (s *sender) sendDue(now int64) {
 	s.stampBorn(now)
 	for s.budget != 0 {
-		intended := int64(s.first + float64(s.due)*s.spacing)
+		intended := s.dueAt(s.due)
 		if intended > now || intended >= s.until {
 			return
 		}
@@ -238,14 +261,14 @@ func (s *sender) answered(st *stream, l *lane, r *request, c *remoting.Command, 
 	stored := c.Code == remoting.RespSuccess || c.Code == remoting.RespFlushDiskTimeout ||
 		c.Code == remoting.RespSlaveNotAvailable || c.Code == remoting.RespFlushSlaveTimeout
 	if stored && !s.placed(l, r, c) {
-		s.failed(codeUnreadable, batch)
+		s.missing(r.intended, codeUnreadable, batch)
 		return
 	}
 	if c.Code != remoting.RespSuccess {
 		if s.errors[c.Code] == 0 {
 			s.problem(fmt.Sprintf("%s answered code %d: %s", st.addr, c.Code, c.Remark))
 		}
-		s.failed(c.Code, batch)
+		s.missing(r.intended, c.Code, batch)
 		return
 	}
 	for i := range uint64(batch) {
@@ -292,16 +315,21 @@ func (s *sender) placed(l *lane, r *request, c *remoting.Command) bool {
 	return true
 }
 
-func (s *sender) failed(code int32, messages int64) {
+// missing takes messages that were to be sent at intended and are not acknowledged. No time can be given for them; the shares
+// under a limit count them as late.
+func (s *sender) missing(intended int64, code int32, messages int64) {
 	s.errors[code] += messages
 	s.recorder.current.failed += messages
+	if intended >= s.measureFrom {
+		s.missed += messages
+	}
 }
 
 // unknown takes a request that got no answer: it may be stored or not.
 func (s *sender) unknown(st *stream, r *request, code int32) {
 	batch := int64(st.lanes[r.lane].template.batch)
 	s.unknowns += batch
-	s.failed(code, batch)
+	s.missing(r.intended, code, batch)
 }
 
 // codeName is an outcome in words.
@@ -313,6 +341,8 @@ func codeName(code int32) string {
 		return "connection lost"
 	case codeUnreadable:
 		return "unreadable answer"
+	case codeUnsent:
+		return "not sent in time"
 	}
 	return strconv.Itoa(int(code))
 }

@@ -30,13 +30,13 @@ type ServerUse struct {
 
 // serverWatch reads /proc of the server. All methods of a nil *serverWatch do nothing.
 type serverWatch struct {
-	pid          int
-	from, to     *usage
-	start, ended time.Time
-	anonPeak     int64
+	pid      int
+	from, to *usage
+	anonPeak int64
 }
 
 type usage struct {
+	at                     time.Time // of user and system
 	user, system           float64
 	voluntary, involuntary int64
 	memory                 map[string]int64
@@ -58,7 +58,6 @@ func watchServer(pid int) (*serverWatch, error) {
 func (w *serverWatch) begin() {
 	if w != nil && w.from == nil {
 		w.from, _ = readUsage(w.pid)
-		w.start = time.Now()
 	}
 }
 
@@ -76,24 +75,29 @@ func (w *serverWatch) end() {
 		return
 	}
 	w.to, _ = readUsage(w.pid)
-	w.ended = time.Now()
 }
 
-// use is what was used between begin and end, for so many messages; nil when the server was not there all the time.
-func (w *serverWatch) use(messages int64) *ServerUse {
+// use is what was used between begin and end; nil when the server was not there all the time. timed tells that the load went on
+// for a fixed time. Then use per message is use per second by messages per second: on a busy machine begin and end come late,
+// and what was used meanwhile belongs to other messages.
+func (w *serverWatch) use(r *Report, timed bool) *ServerUse {
 	if w == nil || w.from == nil || w.to == nil {
 		return nil
 	}
 	u := &ServerUse{
-		PID: w.pid, Seconds: w.ended.Sub(w.start).Seconds(),
+		PID: w.pid, Seconds: w.to.at.Sub(w.from.at).Seconds(),
 		UserSeconds: w.to.user - w.from.user, SystemSeconds: w.to.system - w.from.system,
 		Voluntary: w.to.voluntary - w.from.voluntary, Involuntary: w.to.involuntary - w.from.involuntary,
 		RSS: w.to.memory["VmRSS"], RSSAnon: w.to.memory["RssAnon"], RSSFile: w.to.memory["RssFile"],
 		RSSPeak: w.to.memory["VmHWM"], RSSAnonPeak: max(w.anonPeak, w.to.memory["RssAnon"]), Threads: w.to.memory["Threads"],
 	}
+	messages := float64(r.Messages)
+	if timed {
+		messages = r.MessagesPerSecond * u.Seconds
+	}
 	if messages > 0 {
-		u.MicrosPerMessage = (u.UserSeconds + u.SystemSeconds) * 1e6 / float64(messages)
-		u.SwitchesPerMsg = float64(u.Voluntary+u.Involuntary) / float64(messages)
+		u.MicrosPerMessage = (u.UserSeconds + u.SystemSeconds) * 1e6 / messages
+		u.SwitchesPerMsg = float64(u.Voluntary+u.Involuntary) / messages
 	}
 	return u
 }
@@ -111,7 +115,7 @@ func readUsage(pid int) (*usage, error) {
 	if len(fields) < 13 {
 		return nil, fmt.Errorf("%s/stat has %d fields", dir, len(fields))
 	}
-	u := new(usage)
+	u := &usage{at: time.Now()}
 	for at, seconds := range map[int]*float64{11: &u.user, 12: &u.system} {
 		ticks, err := strconv.ParseInt(fields[at], 10, 64)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/ringmq/ringmq/remoting"
 )
@@ -15,6 +16,7 @@ const (
 	codeTimeout    int32 = -1
 	codeConnection int32 = -2
 	codeUnreadable int32 = -3
+	codeUnsent     int32 = -4
 )
 
 // sendQueue is one queue as one sender sees it.
@@ -281,7 +283,7 @@ func (st *stream) dialAgain() {
 		select {
 		case <-st.sender.ended:
 			return
-		case <-after(redialAfter):
+		case <-time.After(redialAfter):
 		}
 	}
 }

@@ -18,7 +18,7 @@ type Verification struct {
 	AnswerRepeats int64    `json:"answerRepeats"` // queue offsets that two answers named
 	AnswerOrder   int64    `json:"answerOrder"`   // queue offsets not above one that was answered before the request was sent
 	AnswerQueue   int64    `json:"answerQueue"`   // answers that named another queue
-	NotRead       int64    `json:"notRead"`       // queue offsets up to the end that were not reached
+	NotRead       int64    `json:"notRead"`       // queue offsets up to the end that were not reached; messages that did not come
 	Problems      []string `json:"problems,omitempty"`
 }
 
@@ -72,8 +72,10 @@ func (r *run) verifyAnswers(v *Verification) {
 		if !r.config.Shared {
 			v.AnswerOrder += s.below
 		}
-		for _, n := range s.errors {
-			failed += n
+		for code, n := range s.errors {
+			if code != codeUnsent {
+				failed += n
+			}
 		}
 		v.Problems = append(v.Problems, s.problems...)
 		for _, q := range s.queues() {
@@ -113,6 +115,10 @@ func (r *run) verifyRead(v *Verification) {
 	}
 	for _, p := range r.pullers {
 		v.Problems = append(v.Problems, p.problems...)
+	}
+	if want := r.config.Count; r.kind == "consume" && v.Received < want && r.interrupted.Load() == 0 {
+		v.NotRead += want - v.Received
+		v.problem("%d messages came, not %d, and nothing more for %v", v.Received, want, r.config.Idle)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -19,12 +19,16 @@ import (
 	"github.com/ringmq/ringmq/remoting"
 )
 
-// The servers, in the order of the tables.
 const (
-	javaServer = "Java 5.5.0"
+	javaServer = "Java"
+	// lazyServer is Java without AlwaysPreTouch. It takes part in the starts only, to tell what that option is worth there.
+	lazyServer = "Java without AlwaysPreTouch"
 	ringServer = "ringmq"
 	stubServer = "control"
 )
+
+// serverNames are the servers in the order of the tables.
+var serverNames = []string{javaServer, ringServer, stubServer}
 
 // server is one of the programs under load: a broker, for Java with its name server.
 type server struct {
@@ -38,27 +42,6 @@ type server struct {
 
 func (s *server) pid() int { return s.broker.Process.Pid }
 
-// javaOptions are those of bin/runbroker.sh, but for the size of the heap and the log of the collector.
-func javaOptions(heap string) []string {
-	return []string{
-		"-server", "-Xms" + heap, "-Xmx" + heap, "-Xmn" + half(heap), "-XX:+UseG1GC", "-XX:G1HeapRegionSize=16m", "-XX:G1ReservePercent=25",
-		"-XX:InitiatingHeapOccupancyPercent=30", "-XX:SoftRefLRUPolicyMSPerMB=0", "-XX:-OmitStackTraceInFastThrow",
-		"-XX:+AlwaysPreTouch", "-XX:MaxDirectMemorySize=15g", "-XX:-UseLargePages",
-	}
-}
-
-// half of a size such as 4g or 512m.
-func half(size string) string {
-	n, err := strconv.Atoi(strings.TrimRight(size, "gGmM"))
-	if err != nil || n < 1 {
-		return size
-	}
-	if strings.HasSuffix(strings.ToLower(size), "g") {
-		return strconv.Itoa(n*512) + "m"
-	}
-	return strconv.Itoa(n/2) + "m"
-}
-
 // launch starts the server of that name with an empty store and does not wait for it.
 func (o *options) launch(name string, sync bool) (*server, error) {
 	dir, err := os.MkdirTemp(o.work, "store-")
@@ -69,31 +52,20 @@ func (o *options) launch(name string, sync bool) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{name: name, dir: dir, addr: fmt.Sprintf("127.0.0.1:%d", port), exited: make(chan struct{})}
 	namesPort, err := freePort()
 	if err != nil {
 		return nil, err
 	}
-	switch name {
-	case stubServer:
-		s.broker = exec.Command(o.ringmq, "perf", "stub", "--listen", s.addr)
-	case ringServer:
-		conf := brokerConf(dir, port, namesPort, sync) + "metricsListen=127.0.0.1:0\n"
-		if err := os.WriteFile(filepath.Join(dir, "broker.conf"), []byte(conf), 0o644); err != nil {
-			return nil, err
-		}
-		s.broker = exec.Command(o.ringmq, "standalone", "-c", filepath.Join(dir, "broker.conf"), "--data", dir, "--namesrvPort", strconv.Itoa(namesPort))
-	case javaServer:
-		if err := o.javaCommands(s, port, namesPort, sync); err != nil {
-			return nil, err
-		}
+	s := &server{name: name, dir: dir, addr: fmt.Sprintf("127.0.0.1:%d", port), exited: make(chan struct{})}
+	if err := s.commands(o, port, namesPort, sync); err != nil {
+		return nil, err
 	}
 	for _, cmd := range []*exec.Cmd{s.names, s.broker} {
 		if cmd == nil {
 			continue
 		}
 		if err := begin(cmd, dir); err != nil {
-			s.kill()
+			s.end(true)
 			return nil, fmt.Errorf("start %s: %w", name, err)
 		}
 	}
@@ -104,40 +76,50 @@ func (o *options) launch(name string, sync bool) (*server, error) {
 	return s, nil
 }
 
-// brokerConf is the same for both brokers: everything that is not named is each one's default.
+func (s *server) commands(o *options, port, namesPort int, sync bool) error {
+	conf := filepath.Join(s.dir, "broker.conf")
+	switch s.name {
+	case stubServer:
+		s.broker = exec.Command(o.ringmq, "perf", "stub", "--listen", s.addr)
+		return nil
+	case javaServer:
+		s.names, s.broker = o.javaCommands(s.dir, conf, javaOptions(o.heap))
+	case lazyServer:
+		lazy := slices.DeleteFunc(javaOptions(o.heap), func(option string) bool { return option == preTouch })
+		s.names, s.broker = o.javaCommands(s.dir, conf, lazy)
+	default:
+		s.broker = exec.Command(o.ringmq, "standalone", "-c", conf, "--data", s.dir, "--namesrvPort", strconv.Itoa(namesPort), "--metricsListen=127.0.0.1:0")
+	}
+	err := os.WriteFile(conf, []byte(brokerConf(s.dir, port, namesPort, sync)), 0o644)
+	return errors.Join(err, os.WriteFile(filepath.Join(s.dir, "namesrv.conf"), fmt.Appendf(nil, "listenPort=%d\n", namesPort), 0o644))
+}
+
+// brokerConf is the same for both brokers: the distribution's broker.conf, with ports and folders of our own. Everything that it does
+// not name is each one's default.
 func brokerConf(dir string, port, namesPort int, sync bool) string {
 	flush := "ASYNC_FLUSH"
 	if sync {
 		flush = "SYNC_FLUSH"
 	}
-	return fmt.Sprintf("brokerName=bench\nbrokerIP1=127.0.0.1\nlistenPort=%d\nhaListenPort=%d\nnamesrvAddr=127.0.0.1:%d\nstorePathRootDir=%s\nflushDiskType=%s\n",
-		port, port+1, namesPort, filepath.Join(dir, "store"), flush)
+	store := filepath.Join(dir, "store")
+	return fmt.Sprintf(`brokerClusterName=DefaultCluster
+brokerName=broker-a
+brokerId=0
+deleteWhen=04
+fileReservedTime=48
+brokerRole=ASYNC_MASTER
+flushDiskType=%s
+brokerIP1=127.0.0.1
+listenPort=%d
+haListenPort=%d
+namesrvAddr=127.0.0.1:%d
+storePathRootDir=%s
+storePathCommitLog=%s
+`, flush, port, port+1, namesPort, store, filepath.Join(store, "commitlog"))
 }
 
-func (o *options) javaCommands(s *server, port, namesPort int, sync bool) error {
-	files := map[string]string{
-		"broker.conf":  brokerConf(s.dir, port, namesPort, sync) + "storePathCommitLog=" + filepath.Join(s.dir, "store", "commitlog") + "\n",
-		"namesrv.conf": fmt.Sprintf("listenPort=%d\n", namesPort),
-	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	java := func(options []string, class, conf string) *exec.Cmd {
-		args := append(options, "-Duser.home="+s.dir, "-cp", filepath.Join(o.java, "*"), class, "-c", filepath.Join(s.dir, conf))
-		cmd := exec.Command("java", args...)
-		cmd.Env = append(cmd.Environ(), "ROCKETMQ_HOME="+s.dir)
-		return cmd
-	}
-	s.names = java([]string{"-server", "-Xms512m", "-Xmx512m"}, "org.apache.rocketmq.namesrv.NamesrvStartup", "namesrv.conf")
-	gc := "-Xlog:gc*=info,safepoint=info:file=" + filepath.Join(s.dir, "gc.log") + ":utctime,level,tags:filecount=5,filesize=30M"
-	s.broker = java(append(javaOptions(o.heap), gc), "org.apache.rocketmq.broker.BrokerStartup", "broker.conf")
-	return nil
-}
-
-// begin starts a command with its output in a file, in a process group of its own: an interrupt from the terminal comes to us, and
-// we end it.
+// begin starts a command with its output in a file. Its process group is its own: an interrupt from the terminal comes to us, and
+// we end it. It dies with us.
 func begin(cmd *exec.Cmd, dir string) error {
 	log, err := os.OpenFile(filepath.Join(dir, "out.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -145,7 +127,7 @@ func begin(cmd *exec.Cmd, dir string) error {
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return cmd.Start()
 }
 
@@ -174,32 +156,35 @@ func portFree(port int) bool {
 	return true
 }
 
-// ready waits until a send succeeds.
-func (s *server) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+// ready waits until a send succeeds, and tells when the port answered first.
+func (s *server) ready(ctx context.Context) (answered time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
-		err := s.trySend(ctx)
+		err := s.trySend(ctx, &answered)
 		if err == nil {
-			return nil
+			return answered, nil
 		}
 		select {
 		case <-s.exited:
-			return fmt.Errorf("%s ended by itself, see %s", s.name, filepath.Join(s.dir, "out.log"))
+			return answered, fmt.Errorf("%s ended by itself, see %s", s.name, filepath.Join(s.dir, "out.log"))
 		case <-ctx.Done():
-			return fmt.Errorf("%s does not get ready: %w", s.name, err)
+			return answered, fmt.Errorf("%s does not get ready: %w", s.name, err)
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
 }
 
 // trySend creates a topic and sends one message.
-func (s *server) trySend(ctx context.Context) error {
+func (s *server) trySend(ctx context.Context, answered *time.Time) error {
 	conn, err := client.Dial(ctx, s.addr, client.Options{})
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	if answered.IsZero() {
+		*answered = time.Now()
+	}
 	_, err = conn.Call(ctx, client.Request{Code: remoting.ReqUpdateAndCreateTopic, Fields: map[string]string{
 		"topic": "first", "defaultTopic": "TBW102", "readQueueNums": "1", "writeQueueNums": "1", "perm": "6",
 		"topicFilterType": "SINGLE_TAG", "topicSysFlag": "0", "order": "false",
@@ -214,6 +199,7 @@ func (s *server) trySend(ctx context.Context) error {
 	return err
 }
 
+// signal reaches the processes of this server and no others.
 func (s *server) signal(sig os.Signal) {
 	for _, cmd := range []*exec.Cmd{s.broker, s.names} {
 		if cmd != nil && cmd.Process != nil {
@@ -222,36 +208,17 @@ func (s *server) signal(sig os.Signal) {
 	}
 }
 
-// kill ends the server and removes its store; after this, nothing of it is left but what was measured.
-func (s *server) kill() {
-	s.signal(syscall.SIGCONT)
-	s.signal(os.Interrupt)
-	s.signal(syscall.SIGTERM)
-	if s.broker != nil && s.broker.Process != nil {
-		select {
-		case <-s.exited:
-		case <-time.After(10 * time.Second):
-			s.signal(os.Kill)
-			<-s.exited
-		}
+// end kills the server (its store goes with it: there is nothing to end in order) and removes its folder, unless that is to be
+// looked at.
+func (s *server) end(keep bool) {
+	s.signal(syscall.SIGKILL)
+	if s.broker.Process != nil {
+		<-s.exited
 	}
 	if s.names != nil && s.names.Process != nil {
-		_ = s.names.Process.Kill()
 		_ = s.names.Wait()
 	}
-	_ = os.RemoveAll(s.dir)
-}
-
-// fetchJava gets Apache RocketMQ from Maven Central, unless the folder has it.
-func fetchJava(ctx context.Context, dir string) error {
-	if found, _ := filepath.Glob(filepath.Join(dir, "rocketmq-broker-*.jar")); len(found) > 0 {
-		return nil
+	if !keep {
+		_ = os.RemoveAll(s.dir)
 	}
-	fmt.Println("fetching Apache RocketMQ 5.5.0 with Maven")
-	cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "-f", "benchmarks/java/pom.xml", "dependency:copy-dependencies", "-DoutputDirectory="+dir)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("mvn: %w (or give a folder that has the jars with --java-lib)", err)
-	}
-	return nil
 }

@@ -3,17 +3,17 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ringmq/ringmq/perf"
 )
@@ -23,15 +23,43 @@ type figure struct {
 	name   string
 	format func(v float64) string
 	of     func(r *perf.Report) float64
+	share  bool // a ratio of shares says nothing
 }
+
+func figures(sc *scenario) []figure {
+	list := []figure{
+		{name: "messages/s", format: decimals(0), of: rate},
+		{name: "server CPU, µs per message", format: decimals(2), of: cpu},
+		{name: "context switches per message", format: decimals(3), of: func(r *perf.Report) float64 { return r.Server.SwitchesPerMsg }},
+	}
+	latencies := []string{"ack"}
+	if sc.endToEnd() {
+		latencies = append(latencies, "end to end")
+	}
+	for _, l := range latencies {
+		for _, p := range []string{"p50", "p99", "p99.6", "p99.9", "max"} {
+			list = append(list, figure{name: l + " " + p + ", ms", format: decimals(3), of: millis(l, p)})
+		}
+		list = append(list,
+			figure{name: l + " under 1 ms", format: percent, of: under1ms(l), share: true},
+			figure{name: l + " under 10 ms", format: percent, of: under10ms(l), share: true})
+	}
+	if sc.open() {
+		list = append(list, figure{name: "generator late by, p99, ms", format: decimals(3), of: millis("send lag", "p99"), share: true})
+	}
+	return append(list, figure{name: "not acknowledged", format: percent, of: notAcknowledged, share: true})
+}
+
+func rate(r *perf.Report) float64 { return r.MessagesPerSecond }
+func cpu(r *perf.Report) float64  { return r.Server.MicrosPerMessage }
 
 func millis(latency, percentile string) func(r *perf.Report) float64 {
 	return func(r *perf.Report) float64 {
 		l := r.Latency(latency)
-		if l == nil {
+		switch {
+		case l == nil:
 			return 0
-		}
-		if percentile == "max" {
+		case percentile == "max":
 			return float64(l.Max) / 1e6
 		}
 		return float64(l.Percentiles[percentile]) / 1e6
@@ -47,42 +75,42 @@ func under1ms(latency string) func(r *perf.Report) float64 {
 	}
 }
 
+func under10ms(latency string) func(r *perf.Report) float64 {
+	return func(r *perf.Report) float64 {
+		if l := r.Latency(latency); l != nil {
+			return l.Under10ms * 100
+		}
+		return 0
+	}
+}
+
+func notAcknowledged(r *perf.Report) float64 {
+	l := r.Latency("ack")
+	return 100 * float64(l.Failed) / float64(max(1, l.Failed+l.Count))
+}
+
 func decimals(n int) func(v float64) string {
 	return func(v float64) string { return strconv.FormatFloat(v, 'f', n, 64) }
 }
 
+// percent is never rounded up to 100 nor down to 0.
 func percent(v float64) string {
 	text := strconv.FormatFloat(v, 'f', 3, 64)
-	if v < 100 && text == "100.000" {
+	switch {
+	case v < 100 && text == "100.000":
 		text = "99.999"
+	case v > 0 && text == "0.000":
+		text = "0.001"
 	}
 	return text + " %"
 }
 
-func figures(sc *scenario) []figure {
-	list := []figure{
-		{"messages/s", decimals(0), func(r *perf.Report) float64 { return r.MessagesPerSecond }},
-		{"server CPU, µs per message", decimals(2), func(r *perf.Report) float64 { return r.Server.MicrosPerMessage }},
-		{"context switches per message", decimals(3), func(r *perf.Report) float64 { return r.Server.SwitchesPerMsg }},
-	}
-	latencies := []string{"ack"}
-	if sc.command == "e2e" {
-		latencies = append(latencies, "end to end")
-	}
-	for _, l := range latencies {
-		for _, p := range []string{"p50", "p99", "p99.6", "p99.9", "max"} {
-			list = append(list, figure{l + " " + p + ", ms", decimals(3), millis(l, p)})
-		}
-		list = append(list, figure{l + " under 1 ms", percent, under1ms(l)})
-	}
-	return list
-}
-
-// values are a figure's values of one server, in the order of the rounds.
-func (b *bench) values(sc *scenario, server string, of func(r *perf.Report) float64) (v []float64) {
+// values are a figure's values of one server by round.
+func (b *bench) values(sc *scenario, server string, of func(r *perf.Report) float64) map[int]float64 {
+	v := map[int]float64{}
 	for i := range b.results {
-		if r := &b.results[i]; r.Scenario == sc.name && r.Server == server && r.Report.Server != nil {
-			v = append(v, of(r.Report))
+		if r := &b.results[i]; r.Scenario == sc.name && r.Server == server {
+			v[r.Round] = of(r.Report)
 		}
 	}
 	return v
@@ -100,27 +128,28 @@ func median(v []float64) float64 {
 }
 
 // spread writes the median and the range.
-func spread(v []float64, format func(v float64) string) string {
-	if len(v) == 0 {
+func spread(rounds map[int]float64, format func(v float64) string) string {
+	if len(rounds) == 0 {
 		return "–"
 	}
+	v := slices.Collect(maps.Values(rounds))
 	return fmt.Sprintf("%s (%s–%s)", format(median(v)), format(slices.Min(v)), format(slices.Max(v)))
 }
 
-// ratio is the median over the rounds of ringmq's value by Java's.
-func ratio(ring, java []float64) float64 {
-	var r []float64
-	for i := range min(len(ring), len(java)) {
-		if java[i] != 0 {
-			r = append(r, ring[i]/java[i])
+// ratio is the median over the rounds of ringmq's value by Java's of the same round; ok is false where there is none.
+func ratio(ring, java map[int]float64) (r float64, ok bool) {
+	var each []float64
+	for round, v := range ring {
+		if other := java[round]; other != 0 {
+			each = append(each, v/other)
 		}
 	}
-	return median(r)
+	return median(each), len(each) > 0
 }
 
-func ratioText(ring, java []float64) string {
-	r := ratio(ring, java)
-	if r == 0 {
+func ratioText(ring, java map[int]float64) string {
+	r, ok := ratio(ring, java)
+	if !ok {
 		return "–"
 	}
 	return strconv.FormatFloat(r, 'g', 3, 64) + " ×"
@@ -128,9 +157,15 @@ func ratioText(ring, java []float64) string {
 
 func (b *bench) markdown(ctx context.Context) string {
 	var t strings.Builder
-	fmt.Fprintf(&t, "# ringmq and Apache RocketMQ 5.5.0 side by side, %s\n\n", b.began.Format("2006-01-02"))
+	fmt.Fprintf(&t, "# ringmq and Apache RocketMQ %s side by side, %s\n\n", javaVersion, b.began.Format("2006-01-02"))
+	if b.broken != "" {
+		fmt.Fprintf(&t, "**Incomplete: the run ended early.** %s\n\n", b.broken)
+	}
+	if b.quick {
+		t.WriteString("**A quick run: it shows that everything works; its figures are no result.**\n\n")
+	}
 	b.conditions(ctx, &t)
-	b.goals(&t)
+	b.aims(&t)
 	for _, sc := range scenarios() {
 		b.scenarioTable(&t, &sc)
 	}
@@ -140,21 +175,39 @@ func (b *bench) markdown(ctx context.Context) string {
 }
 
 func (b *bench) conditions(ctx context.Context, t *strings.Builder) {
-	fmt.Fprintf(t, "- Machine: %s, %d cores, %s memory, %s, file system %s\n", cpuModel(), runtime.NumCPU(), memoryTotal(), output(ctx, "uname", "-srm"), fileSystem(ctx, b.work))
-	fmt.Fprintf(t, "- Java: %s; broker with `%s`, everything else the default of 5.5.0\n", javaVersion(ctx), strings.Join(javaOptions(b.heap), " "))
-	fmt.Fprintf(t, "- ringmq: %s, one process with its name server, defaults\n", output(ctx, b.ringmq, "--version"))
-	t.WriteString("- Both: one broker, no replicas, empty store at the beginning, 1 topic × 4 queues per scenario, one message per request (no batches), JSON headers, no compression, loopback\n")
-	fmt.Fprintf(t, "- Control: a server that answers the frames and stores nothing; what it shows is the generator, the network stack and the noise of the machine\n")
-	fmt.Fprintf(t, "- %d rounds in turns (A B C, then C B A), %v measured each after 1 s of load; only one server runs at a time; every server warmed up for %v\n", b.pairs, b.seconds, b.warmup)
-	t.WriteString("- Load: `ringmq perf` in another process on the same cores. Open loop: latency from the intended send time. Every answer's queue offset is verified; end to end every message\n")
-	t.WriteString("- Figures: median of the rounds (lowest–highest); the last column is the median of the rounds' ratios, ringmq : Java\n\n")
+	line := func(format string, args ...any) { fmt.Fprintf(t, "- "+format+"\n", args...) }
+	line("Machine: %s, %d cores, %.0f GiB memory, kernel %s; disk: %s", cpuModel(), runtime.NumCPU(), float64(memoryTotal())/(1<<30),
+		output(ctx, "uname", "-srm"), disk(ctx, b.work))
+	b.noise(line)
+	line("Java: %s; broker %s with `%s`, the options of the distribution's bin/runbroker.sh; broker.conf of the distribution, everything else default; its name server a process of its own, not measured",
+		output(ctx, "java", "-version"), javaVersion, strings.Join(javaOptions(b.options.heap), " "))
+	line("ringmq: %s, one process with its name server, the same broker.conf, everything else default", output(ctx, b.ringmq, "--version"))
+	line("Control: a server that answers the frames and stores nothing. What it shows is the generator, the network stack and the noise of the machine")
+	line("All: one broker, no replicas, empty store at the beginning, 1 topic × 4 queues per load, one message per request (no batches), JSON headers, no compression, loopback")
+	line("Durability: ASYNC_FLUSH acknowledges what is in the page cache, SYNC_FLUSH what is on the device")
+	line("%d rounds in turns (A B C, then C B A), %v measured each after %v of load; every server warmed up for %v; while one is under load the others are stopped (SIGSTOP), and its dirty pages are written back before the next one's turn. The whole took %v",
+		b.pairs, b.seconds, b.lead, b.warmup, time.Since(b.began).Round(time.Second))
+	line("Load: `ringmq perf`, another process on the same cores. Open loop: latency from the intended send time. Every answer's queue offset is verified; end to end every message, its order and its checksum")
+	line("Figures: median of the rounds (lowest–highest); the last column is the median of the rounds' ratios, ringmq : Java. Percentiles are of acknowledged messages; in the shares, those that were not acknowledged count as late\n")
+}
+
+// noise says how quiet the machine was.
+func (b *bench) noise(line func(format string, args ...any)) {
+	if len(b.results) == 0 {
+		return
+	}
+	others, stolen := map[int]float64{}, map[int]float64{}
+	for i := range b.results {
+		others[i], stolen[i] = b.results[i].Machine.Others*100, b.results[i].Machine.Stolen*100
+	}
+	line("Meanwhile, of all cores' time: other processes and the kernel's own work %s %%, stolen by the hypervisor %s %%", spread(others, decimals(1)), spread(stolen, decimals(1)))
 }
 
 func (b *bench) scenarioTable(t *strings.Builder, sc *scenario) {
-	if len(b.values(sc, ringServer, func(*perf.Report) float64 { return 0 })) == 0 {
+	servers := slices.DeleteFunc(b.taking(sc.control != nil), func(s string) bool { return len(b.values(sc, s, rate)) == 0 })
+	if len(servers) == 0 {
 		return
 	}
-	servers := b.serverNames(sc.control)
 	fmt.Fprintf(t, "## %s\n\n| |", sc.title)
 	for _, s := range servers {
 		fmt.Fprintf(t, " %s |", s)
@@ -163,19 +216,36 @@ func (b *bench) scenarioTable(t *strings.Builder, sc *scenario) {
 	for _, f := range figures(sc) {
 		fmt.Fprintf(t, "| %s |", f.name)
 		for _, s := range servers {
-			fmt.Fprintf(t, " %s |", spread(b.values(sc, s, f.of), f.format))
+			text := spread(b.values(sc, s, f.of), f.format)
+			if s == stubServer && strings.HasPrefix(f.name, "end to end") {
+				text = "–"
+			}
+			fmt.Fprintf(t, " %s |", text)
 		}
 		ratios := ""
-		if !strings.HasSuffix(f.name, "under 1 ms") { // a ratio of shares says nothing
+		if !f.share {
 			ratios = ratioText(b.values(sc, ringServer, f.of), b.values(sc, javaServer, f.of))
 		}
 		fmt.Fprintf(t, " %s |\n", ratios)
 	}
 	t.WriteString("\n")
+	b.diskLine(t, sc)
 	for _, r := range b.results {
 		if r.Scenario == sc.name && r.Failure != "" {
-			fmt.Fprintf(t, "Round %d, %s: %s (%v)\n\n", r.Round+1, r.Server, r.Failure, r.Report.Errors)
+			fmt.Fprintf(t, "Round %d, %s: %s\n\n", r.Round+1, r.Server, r.Failure)
 		}
+	}
+}
+
+func (b *bench) diskLine(t *strings.Builder, sc *scenario) {
+	p50, p99 := map[int]float64{}, map[int]float64{}
+	for _, d := range b.disk {
+		if d.Scenario == sc.name {
+			p50[d.Round], p99[d.Round] = d.P50, d.P99
+		}
+	}
+	if len(p50) > 0 {
+		fmt.Fprintf(t, "The disk alone, 4 KiB written with O_DSYNC, one at a time: p50 %s ms, p99 %s ms.\n\n", spread(p50, decimals(3)), spread(p99, decimals(3)))
 	}
 }
 
@@ -183,100 +253,58 @@ func (b *bench) startTable(t *strings.Builder) {
 	if len(b.started) == 0 {
 		return
 	}
-	by := map[string][]float64{}
+	port, send := map[string]map[int]float64{}, map[string]map[int]float64{}
+	for _, name := range b.starting() {
+		port[name], send[name] = map[int]float64{}, map[int]float64{}
+	}
 	for _, s := range b.started {
-		by[s.Server] = append(by[s.Server], s.Millis)
+		port[s.Server][s.Round], send[s.Server][s.Round] = s.PortMillis, s.SendMillis
 	}
-	t.WriteString("## start: from exec to the first acknowledged send, empty store\n\n| | ms |\n|---|---:|\n")
-	for _, name := range b.serverNames(false) {
-		fmt.Fprintf(t, "| %s | %s |\n", name, spread(by[name], decimals(0)))
+	t.WriteString("## start, empty store: ms from exec\n\n| | until the port answers | until the first acknowledged send |\n|---|---:|---:|\n")
+	for _, name := range b.starting() {
+		fmt.Fprintf(t, "| %s | %s | %s |\n", name, spread(port[name], decimals(0)), spread(send[name], decimals(0)))
 	}
-	fmt.Fprintf(t, "| ringmq : Java | %s |\n\nJava: name server and broker started at once. ringmq: one process with both.\n\n", ratioText(by[ringServer], by[javaServer]))
+	fmt.Fprintf(t, "| ringmq : Java | %s | %s |\n\n", ratioText(port[ringServer], port[javaServer]), ratioText(send[ringServer], send[javaServer]))
+	t.WriteString("Java: name server and broker started at once. ringmq: one process with both.\n\n")
 }
+
+// sizes are one server's memory at one moment by round, MiB.
+func (b *bench) sizes(server, when string, of func(m *memory) int64) map[int]float64 {
+	v := map[int]float64{}
+	for i := range b.memory {
+		if m := &b.memory[i]; m.Server == server && m.When == when {
+			v[m.Round] = float64(of(m)) / (1 << 20)
+		}
+	}
+	return v
+}
+
+func resident(m *memory) int64  { return m.RSS }
+func anonymous(m *memory) int64 { return m.Anon }
+func mapped(m *memory) int64    { return m.File }
 
 func (b *bench) memoryTable(t *strings.Builder) {
 	if len(b.memory) == 0 {
 		return
 	}
 	t.WriteString("## resident memory of the broker process, MiB\n\n| | when | resident | anonymous | mapped files |\n|---|---|---:|---:|---:|\n")
-	list := slices.Clone(b.memory)
-	slices.SortStableFunc(list, func(x, y memory) int { return cmp.Compare(y.When, x.When) })
-	for _, m := range list {
-		fmt.Fprintf(t, "| %s | %s | %d | %d | %d |\n", m.Server, m.When, m.RSS>>20, m.Anon>>20, m.File>>20)
-	}
-	t.WriteString("\nMapped files are page cache that the store is read and written through; the kernel takes it back when others need it, unless it is locked.\n\n")
-}
-
-// goals compares with what the project aims at.
-func (b *bench) goals(t *strings.Builder) {
-	if b.noJava {
-		return
-	}
-	t.WriteString("## What was aimed at\n\n| aim | seen | |\n|---|---|---|\n")
-	line := func(aim, seen string, met bool) {
-		mark := "missed"
-		if met {
-			mark = "met"
-		}
-		fmt.Fprintf(t, "| %s | %s | %s |\n", aim, seen, mark)
-	}
-	cpu := func(r *perf.Report) float64 { return r.Server.MicrosPerMessage }
-	rate := func(r *perf.Report) float64 { return r.MessagesPerSecond }
-	for _, sc := range scenarios() {
-		ring, java := b.values(&sc, ringServer, cpu), b.values(&sc, javaServer, cpu)
-		if len(ring) == 0 || len(java) == 0 {
-			continue
-		}
-		switch sc.name {
-		case "closed-128", "closed-1024":
-			r := ratio(b.values(&sc, ringServer, rate), b.values(&sc, javaServer, rate))
-			line(sc.name+": throughput at least 4 × Java's", fmt.Sprintf("%.3g ×", r), r >= 4)
-			r = ratio(ring, java)
-			line(sc.name+": CPU per message at most a fifth of Java's", fmt.Sprintf("%.3g ×", r), r <= 0.2)
-		case "open-5k", "open-10k":
-			r := ratio(ring, java)
-			line(sc.name+": CPU per message at most a fifth of Java's", fmt.Sprintf("%.3g ×", r), r <= 0.2)
-		}
-		if sc.name == "open-10k" {
-			b.tailGoal(&sc, line)
+	for _, moment := range []struct {
+		when  string
+		names []string
+	}{{idle, b.starting()}, {afterLoads, b.taking(true)}} {
+		for _, name := range moment.names {
+			if len(b.sizes(name, moment.when, resident)) == 0 {
+				continue
+			}
+			size := func(of func(m *memory) int64) string { return spread(b.sizes(name, moment.when, of), decimals(0)) }
+			fmt.Fprintf(t, "| %s | %s | %s | %s | %s |\n", name, moment.when, size(resident), size(anonymous), size(mapped))
 		}
 	}
-	b.memoryGoal(line)
+	fmt.Fprintf(t, "\nIdle: %v after the first send. Mapped files are page cache through which the store is read and written; unless it is locked, the kernel takes it back when others need it.", idleAfter)
+	if b.heap > 0 {
+		fmt.Fprintf(t, " Java's heap is resident as a whole because of AlwaysPreTouch: %.0f MiB of it were live after a full collection at the end.", float64(b.heap)/(1<<20))
+	}
 	t.WriteString("\n")
-}
-
-// tailGoal looks only at the rounds in which the control shows that the machine was quiet.
-func (b *bench) tailGoal(sc *scenario, line func(aim, seen string, met bool)) {
-	control, ring := b.values(sc, stubServer, under1ms("ack")), b.values(sc, ringServer, under1ms("ack"))
-	quiet, good, lowest := 0, 0, 100.0
-	for i := range min(len(control), len(ring)) {
-		if control[i] < 99.5 {
-			continue
-		}
-		quiet++
-		lowest = min(lowest, ring[i])
-		if ring[i] >= 99 {
-			good++
-		}
-	}
-	const aim = "open-10k: at least 99 % under 1 ms in the rounds in which the control has 99.5 %"
-	if quiet == 0 {
-		line(aim, "the control never had: too noisy to tell", false)
-		return
-	}
-	line(aim, fmt.Sprintf("%d of %d such rounds, lowest %s", good, quiet, percent(lowest)), good == quiet)
-}
-
-func (b *bench) memoryGoal(line func(aim, seen string, met bool)) {
-	resident := map[string]int64{}
-	for _, m := range b.memory {
-		if m.When == "after the loads" {
-			resident[m.Server] = m.RSS
-		}
-	}
-	if java, ring := resident[javaServer], resident[ringServer]; java > 0 && ring > 0 {
-		line("resident memory under a tenth of Java's", fmt.Sprintf("%d of %d MiB", ring>>20, java>>20), ring*10 < java)
-	}
 }
 
 // write keeps tables and raw figures.
@@ -292,54 +320,50 @@ func (b *bench) write(ctx context.Context) error {
 		name += "-" + b.only
 	}
 	text := b.markdown(ctx)
-	raw, err := json.MarshalIndent(struct {
-		Results []result  `json:"results"`
-		Memory  []memory  `json:"memory"`
-		Starts  []started `json:"starts"`
-	}{b.results, b.memory, b.started}, "", " ")
+	raw, err := b.raw()
 	if err != nil {
 		return err
 	}
-	for suffix, content := range map[string][]byte{".md": []byte(text), ".json": append(raw, '\n')} {
+	for suffix, content := range map[string][]byte{".md": []byte(text), ".json": raw} {
 		if err := os.WriteFile(filepath.Join(b.options.results, name+suffix), content, 0o644); err != nil {
 			return err
 		}
 	}
-	fmt.Printf("\n%s\nkept as %s\n", text, filepath.Join(b.options.results, name+".md"))
+	_, _ = fmt.Fprintf(b.out, "\n%s\nkept as %s\n", text, filepath.Join(b.options.results, name+".md"))
 	return nil
 }
 
-func output(ctx context.Context, name string, args ...string) string {
-	text, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
-	if err != nil {
-		return "unknown"
-	}
-	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
-	return line
-}
-
-func javaVersion(ctx context.Context) string { return output(ctx, "java", "-version") }
-
-func fileSystem(ctx context.Context, dir string) string {
-	return output(ctx, "findmnt", "-n", "-o", "FSTYPE", "-T", dir)
-}
-
-func cpuModel() string {
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(text)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
+// raw is everything that was measured, one line each.
+func (b *bench) raw() ([]byte, error) {
+	var t strings.Builder
+	t.WriteString("{")
+	for i, list := range []struct {
+		name  string
+		lines []any
+	}{{"results", lines(b.results)}, {"memory", lines(b.memory)}, {"starts", lines(b.started)}, {"disk", lines(b.disk)}} {
+		if i > 0 {
+			t.WriteString(",")
 		}
+		fmt.Fprintf(&t, "\n%q: [", list.name)
+		for j, one := range list.lines {
+			text, err := json.Marshal(one)
+			if err != nil {
+				return nil, err
+			}
+			if j > 0 {
+				t.WriteString(",")
+			}
+			t.WriteString("\n " + string(text))
+		}
+		t.WriteString("\n]")
 	}
-	return runtime.GOARCH
+	t.WriteString("\n}\n")
+	return []byte(t.String()), nil
 }
 
-func memoryTotal() string {
-	text, _ := os.ReadFile("/proc/meminfo")
-	fields := strings.Fields(string(text))
-	if len(fields) < 2 {
-		return "unknown"
+func lines[T any](list []T) (all []any) {
+	for _, one := range list {
+		all = append(all, one)
 	}
-	kib, _ := strconv.ParseInt(fields[1], 10, 64)
-	return fmt.Sprintf("%.0f GiB", float64(kib)/(1<<20))
+	return all
 }
