@@ -2,32 +2,45 @@ package broker
 
 import (
 	"fmt"
+	"math"
+	"slices"
+	"strings"
 
 	"github.com/ringmq/ringmq/message"
 	"github.com/ringmq/ringmq/remoting"
-	"github.com/ringmq/ringmq/store"
 )
 
 // updateTopic handles UPDATE_AND_CREATE_TOPIC.
 func updateTopic(r *request) *answer {
 	c := remoting.NewTopicConfig(r.cmd.String("topic"))
+	var err error
 	for key, dst := range map[string]*int32{"readQueueNums": &c.ReadQueueNums, "writeQueueNums": &c.WriteQueueNums, "perm": &c.Perm,
 		"topicSysFlag": &c.TopicSysFlag} {
-		n, err := r.cmd.Int(key, int64(*dst))
-		if err != nil || n != int64(int32(n)) {
-			return refused(remoting.RespInvalidParameter, "%s is no 32-bit number", key)
+		if *dst, err = r.int32(key, *dst); err != nil {
+			return failed(err)
 		}
-		*dst = int32(n)
 	}
 	if kind := r.cmd.String("topicFilterType"); kind != "" {
 		c.TopicFilterType = kind
 	}
 	c.Order = r.cmd.Bool("order", false)
-	var err error
 	if c.Attributes, err = parseAttributes(r.cmd.String("attributes")); err != nil {
 		return failed(err)
 	}
-	generation, err := r.b.topics.update(r.b.cfg.Load(), c)
+	return r.setTopics(c)
+}
+
+// updateTopicList handles UPDATE_AND_CREATE_TOPIC_LIST: all of them or none.
+func updateTopicList(r *request) *answer {
+	var body remoting.TopicConfigList
+	if err := remoting.DecodeBody(r.cmd.Body, &body); err != nil {
+		return failed(err)
+	}
+	return r.setTopics(body.TopicConfigList...)
+}
+
+func (r *request) setTopics(want ...remoting.TopicConfig) *answer {
+	generation, err := r.b.topics.update(r.b.cfg.Load(), want...)
 	if err == nil {
 		err = r.b.topics.waitSaved(generation, saveTimeout)
 	}
@@ -68,6 +81,7 @@ func (b *Broker) deleteOneTopic(name string) error {
 		return err
 	}
 	b.stats.topicDeleted(name)
+	b.modes.topicDeleted(name)
 	b.register.topicChanged(topic)
 	if err := b.store.DeleteTopic(name); err != nil {
 		return fmt.Errorf("topic %s is deleted, its queue files are not: %w", name, err)
@@ -82,6 +96,66 @@ func topicConfig(r *request) *answer {
 		return refused(remoting.RespTopicNotExist, "No topic in this broker. topic: %s", r.cmd.String("topic"))
 	}
 	return withBody(topic.config.Load())
+}
+
+// splitMetadataSize is the most topics or groups on one page (splitMetadataSize of the original).
+const splitMetadataSize = 2000
+
+// pageOf is the page that a request for a table asks for. Clients before 5.4 ask for everything.
+func (r *request) pageOf(seqKey, mostKey string) (version string, seq, most int, err error) {
+	version = r.cmd.String("dataVersion")
+	from, err := r.int32(seqKey, 0)
+	if err != nil {
+		return version, 0, 0, err
+	}
+	n, err := r.int32(mostKey, splitMetadataSize)
+	if err != nil {
+		return version, 0, 0, err
+	}
+	for _, key := range []string{"dataVersion", seqKey, mostKey} {
+		if _, paged := r.cmd.Value(key); paged {
+			return version, int(from), min(int(n), splitMetadataSize), nil
+		}
+	}
+	return version, 0, math.MaxInt, nil
+}
+
+// allTopics handles GET_ALL_TOPIC_CONFIG. There are no static topics, so the mappings are empty.
+func allTopics(r *request) *answer {
+	version, seq, most, err := r.pageOf("topicSeq", "maxTopicNum")
+	if err != nil {
+		return failed(err)
+	}
+	page, total := r.b.topics.page(version, seq, most)
+	return r.bounded(remoting.TopicConfigAndMappings{DataVersion: page.DataVersion, TopicConfigTable: page.TopicConfigTable}).with("totalTopicNum", total)
+}
+
+// systemTopics handles GET_SYSTEM_TOPIC_LIST_FROM_BROKER: names that are reserved, whether the topic is here or not.
+func systemTopics(r *request) *answer {
+	names := message.SystemTopics()
+	for _, topic := range r.b.topics.list() {
+		if topic.system {
+			names = append(names, topic.Name)
+		}
+	}
+	slices.Sort(names)
+	return withBody(remoting.TopicList{TopicList: slices.Compact(names)})
+}
+
+// cleanUnusedTopics handles CLEAN_UNUSED_TOPIC: queues whose topic is not in the table go.
+func cleanUnusedTopics(r *request) *answer {
+	b := r.b
+	for _, name := range b.store.Topics() {
+		if b.topics.find(name) != nil || b.topics.isSystem(name) || strings.HasPrefix(name, message.LMQPrefix) {
+			continue
+		}
+		if err := b.topics.whileAbsent(name, func() error { return b.store.DeleteTopic(name) }); err != nil {
+			return failed(fmt.Errorf("topic %s: %w", name, err))
+		}
+		b.stats.topicDeleted(name)
+		b.log.Info("queues of a topic that is not in the table deleted", "topic", name)
+	}
+	return succeeded()
 }
 
 // topicStatsInfo handles GET_TOPIC_STATS_INFO: the range of each queue.
@@ -106,120 +180,9 @@ func topicStatsInfo(r *request) *answer {
 	if d, ok := b.stats.view(statTopicPutNums, topic.Name); ok {
 		body.TopicPutTps = d.StatsMinute.Tps
 	}
-	return withBody(body)
+	return r.bounded(body)
 }
 
 func (b *Broker) messageQueue(topic string, id int32) remoting.MessageQueue {
 	return remoting.MessageQueue{BrokerName: b.cfg.Load().BrokerName, QueueID: id, Topic: topic}
-}
-
-// consumeStats handles GET_CONSUME_STATS: how far a group is in its topics.
-func consumeStats(r *request) *answer {
-	b, group := r.b, r.cmd.String("consumerGroup")
-	topics := []string{r.cmd.String("topic")}
-	if topics[0] == "" {
-		topics = b.offsets.topicsOf(group)
-	}
-	body := remoting.ConsumeStats{OffsetTable: map[remoting.MessageQueue]remoting.OffsetWrapper{}}
-	for _, name := range topics {
-		topic := b.topics.find(name)
-		if topic == nil {
-			continue
-		}
-		for id := range topic.config.Load().ReadQueueNums {
-			body.OffsetTable[b.messageQueue(name, id)] = b.progress(group, name, id, b.store.Queue([]byte(name), id))
-		}
-		if d, ok := b.stats.view(statGroupGetNums, name+"@"+group); ok {
-			body.ConsumeTps += d.StatsMinute.Tps
-		}
-	}
-	return withBody(body)
-}
-
-// progress is how far a group is in one queue.
-func (b *Broker) progress(group, topic string, id int32, q *store.ConsumeQueue) (w remoting.OffsetWrapper) {
-	if q != nil {
-		w.BrokerOffset = q.Max()
-	}
-	if at, ok := b.offsets.query([]byte(topic), []byte(group), id); ok {
-		w.ConsumerOffset = at
-	}
-	if at, ok := b.offsets.queryPull([]byte(topic), []byte(group), id); ok {
-		w.PullOffset = at
-	}
-	if q != nil && w.ConsumerOffset > q.Min() {
-		w.LastTimestamp = max(b.storeTimeAt(q, w.ConsumerOffset-1), 0)
-	}
-	return w
-}
-
-// updateGroup handles UPDATE_AND_CREATE_SUBSCRIPTIONGROUP.
-func updateGroup(r *request) *answer {
-	var c remoting.SubscriptionGroupConfig
-	if err := remoting.DecodeBody(r.cmd.Body, &c); err != nil {
-		return failed(err)
-	}
-	generation, err := r.b.groups.update(c)
-	if err == nil {
-		err = r.b.groups.waitSaved(generation, saveTimeout)
-	}
-	if err != nil {
-		return failed(err)
-	}
-	return succeeded()
-}
-
-// deleteGroup handles DELETE_SUBSCRIPTIONGROUP; cleanOffset takes the group's offsets with it.
-func deleteGroup(r *request) *answer {
-	name := r.cmd.String("groupName")
-	if remark := message.CheckGroup([]byte(name)); remark != "" {
-		return refused(remoting.RespInvalidParameter, "%s", remark)
-	}
-	_, generation := r.b.groups.delete(name)
-	if err := r.b.groups.waitSaved(generation, saveTimeout); err != nil {
-		return failed(err)
-	}
-	if r.cmd.Bool("cleanOffset", false) {
-		if err := r.b.offsets.saver.waitSaved(r.b.offsets.deleteGroup(name), saveTimeout); err != nil {
-			return failed(err)
-		}
-	}
-	r.b.stats.groupDeleted(name)
-	return succeeded()
-}
-
-// groupConfig handles GET_SUBSCRIPTIONGROUP_CONFIG.
-func groupConfig(r *request) *answer {
-	g := r.b.groups.find(r.cmd.String("group"))
-	if g == nil {
-		return refused(remoting.RespSubscriptionGroupNotExist, "No group in this broker. group: %s", r.cmd.String("group"))
-	}
-	return withBody(g.config.Load())
-}
-
-// consumerConnection handles GET_CONSUMER_CONNECTION_LIST.
-func consumerConnection(r *request) *answer {
-	group := r.cmd.String("consumerGroup")
-	c, ok := r.b.clients.consumerConnection(group)
-	if !ok {
-		return refused(remoting.RespConsumerNotOnline, "the consumer group[%s] not online", group)
-	}
-	return withBody(c)
-}
-
-// producerConnection handles GET_PRODUCER_CONNECTION_LIST.
-func producerConnection(r *request) *answer {
-	group := r.cmd.String("producerGroup")
-	c, ok := r.b.clients.producerConnection(group)
-	if !ok {
-		return refused(remoting.RespSystemError, "the producer group[%s] not exist", group)
-	}
-	return withBody(c)
-}
-
-// getBrokerConfig handles GET_BROKER_CONFIG.
-func getBrokerConfig(r *request) *answer {
-	counter, at := r.b.cfg.Version()
-	version := remoting.EncodeBody(remoting.DataVersion{Counter: counter, Timestamp: at})
-	return (&answer{body: []byte(r.b.cfg.Text())}).with("version", string(version))
 }

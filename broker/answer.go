@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/ringmq/ringmq/commitlog"
 	"github.com/ringmq/ringmq/netpath"
@@ -28,9 +29,54 @@ type answer struct {
 
 type field struct{ key, value string }
 
+func number32(key string, n int32) field { return field{key, strconv.Itoa(int(n))} }
+
 func succeeded() *answer { return &answer{} }
 
 func withBody(v any) *answer { return &answer{body: remoting.EncodeBody(v)} }
+
+// bounded is withBody for tables that may grow without end: what is longer than the frames that clients take is refused.
+func (r *request) bounded(v any) *answer { return r.boundedBody(remoting.EncodeBody(v)) }
+
+func (r *request) boundedBody(body []byte) *answer {
+	if most := r.b.cfg.Load().FrameMaxLength; len(body) > most-maxAnswerHead {
+		return refused(remoting.RespSystemError, "the answer would have %d bytes, more than frameMaxLength %d: %s", len(body), most, askForLess)
+	}
+	return &answer{body: body}
+}
+
+const (
+	// maxAnswerHead is room for the header of such an answer.
+	maxAnswerHead = 4 << 10
+	askForLess    = "ask for one topic or group, or for one page"
+)
+
+// int32 is a decimal field of 32 bits, or fallback where it is absent.
+func (r *request) int32(key string, fallback int32) (int32, error) {
+	n, err := r.cmd.Int(key, int64(fallback))
+	if err == nil && n != int64(int32(n)) {
+		err = refuse(remoting.RespInvalidParameter, "%s is no 32-bit number", key)
+	}
+	return int32(n), err
+}
+
+// later runs work on a goroutine of its own, for requests that wait for other programs: for seconds, so that a few of them would fill
+// a lane. The answer follows when work is done.
+func (r *request) later(work func() *answer) *answer {
+	b := r.b
+	if b.calls.running.Add(1) > maxLater {
+		b.calls.running.Add(-1)
+		return refused(remoting.RespSystemBusy, "%d requests wait for clients and name servers already, try again later", maxLater)
+	}
+	b.spawn(func() {
+		defer b.calls.running.Add(-1)
+		b.answer(r.conn, &r.cmd, work())
+	})
+	return nil
+}
+
+// maxLater bounds the requests that wait for other programs.
+const maxLater = 256
 
 func refused(code int32, format string, args ...any) *answer {
 	return &answer{code: code, remark: fmt.Sprintf(format, args...)}

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ringmq/ringmq/client"
 	"github.com/ringmq/ringmq/config"
 	"github.com/ringmq/ringmq/ioengine"
 	"github.com/ringmq/ringmq/message"
@@ -41,6 +42,9 @@ type Broker struct {
 	calls      calls
 	routes     *routes
 	register   *registrar
+	modes      *requestModes
+
+	topicRoutes topicRoutes
 
 	server  *netpath.Server
 	lanes   [laneCount]*netpath.Lane
@@ -48,7 +52,8 @@ type Broker struct {
 
 	// Fixed at the start.
 	storeHost        message.Host
-	addr             string // brokerIP1:listenPort, as clients reach it
+	addr             string         // brokerIP1:listenPort, as clients reach it
+	outgoing         client.Options // for connections to name servers
 	syncFlush        bool
 	syncFlushTimeout time.Duration
 	delayLevels      []time.Duration
@@ -130,9 +135,12 @@ func (b *Broker) listen() error {
 	b.locks = newQueueLocks(b.log)
 	b.routes = newRoutes(b, routeTable(), adminRoutes())
 	b.lanes[laneControl] = netpath.NewLane(8, 50_000)
-	b.lanes[laneCold] = netpath.NewLane(8, 10_000)
+	b.lanes[laneCold] = netpath.NewLane(8, coldPlaces)
 	b.lanes[laneAdmin] = netpath.NewLane(4, 1_000)
-	b.putLane = netpath.NewLane(1, 10_000)
+	b.putLane = netpath.NewLane(1, putPlaces)
+	if b.outgoing.TLS, err = clientTLS(&c.TLS); err != nil {
+		return err
+	}
 	if b.server, err = b.newServer(c); err != nil {
 		return err
 	}
@@ -173,13 +181,13 @@ func (b *Broker) newServer(c *config.Broker) (*netpath.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	mode, tlsConfig, err := tlsOf(&c.TLS, b.log)
+	mode, tlsConfig, err := serverTLS(&c.TLS, b.log)
 	if err != nil {
 		return nil, err
 	}
 	return netpath.NewServer(netpath.Options{
 		Listen: addrs, Reactors: reactorsOf(c), CPUs: cpus, Portable: c.IoEngine == "portable", Limits: limits, TLSMode: mode, TLSConfig: tlsConfig,
-		ProxyProtocol: c.ProxyProtocol != "off", Logger: b.log,
+		ProxyProtocol: c.ProxyProtocol != "off", Backlog: c.ServerSocketBacklog, Logger: b.log,
 		NewHandler: func(r *netpath.Reactor) netpath.Handler { return newHandler(b, r) },
 	})
 }
@@ -207,13 +215,16 @@ func (b *Broker) openTables() error {
 	if b.offsets, err = openOffsets(b.fsys, dir, c, b.nowMillis, b.log); err != nil {
 		return err
 	}
+	if b.modes, err = openRequestModes(b.fsys, dir, c.AcceptEmptyMetadata, b.log); err != nil {
+		return err
+	}
 	b.schedule, err = openSchedule(b, b.fsys, dir, c.AcceptEmptyMetadata, b.log)
 	return err
 }
 
 func (b *Broker) openStore() error {
 	c := b.cfg.Load()
-	hours, err := config.ParseHours(c.DeleteWhen)
+	retention, err := retentionOf(c)
 	if err != nil {
 		return err
 	}
@@ -223,13 +234,19 @@ func (b *Broker) openStore() error {
 		IndexEntries: c.MaxIndexNum, IndexEnable: c.MessageIndexEnable, MaxMessageSize: c.MaxMessageSize,
 		FlushEvery: time.Duration(c.FlushIntervalCommitLog) * time.Millisecond, Window: time.Duration(c.AsyncFlushWindowMillis) * time.Millisecond,
 		AppendCRC: c.EnabledAppendPropCRC, StoreHost: b.storeHost, DelayLevels: b.delayLevels, Logger: b.log, Now: b.now,
-		Retention: store.Retention{Reserved: time.Duration(c.FileReservedTime) * time.Hour, DeleteWhen: hours,
-			Every: time.Duration(c.CleanResourceInterval) * time.Millisecond, MaxUsed: float64(c.DiskMaxUsedSpaceRatio) / 100,
-			CleanForcibly: float64(c.DiskSpaceCleanForciblyRatio) / 100, WarningLevel: float64(c.DiskSpaceWarningLevelRatio) / 100,
-			BetweenSegments: time.Duration(c.DeleteCommitLogFilesInterval) * time.Millisecond},
+		Retention: retention,
 		OnFlushed: b.flushed, OnFail: b.deviceFailed, OnArrive: b.arrived,
 	})
 	return err
+}
+
+// retentionOf is when messages go, as configured.
+func retentionOf(c *config.Broker) (store.Retention, error) {
+	hours, err := config.ParseHours(c.DeleteWhen)
+	return store.Retention{Reserved: time.Duration(c.FileReservedTime) * time.Hour, DeleteWhen: hours,
+		Every: time.Duration(c.CleanResourceInterval) * time.Millisecond, MaxUsed: float64(c.DiskMaxUsedSpaceRatio) / 100,
+		CleanForcibly: float64(c.DiskSpaceCleanForciblyRatio) / 100, WarningLevel: float64(c.DiskSpaceWarningLevelRatio) / 100,
+		BetweenSegments: time.Duration(c.DeleteCommitLogFilesInterval) * time.Millisecond}, err
 }
 
 // deviceFailed is the broker's part of rule R2: leave the route, so that producers go elsewhere.
@@ -310,6 +327,7 @@ func (b *Broker) close() error {
 	if b.putLane != nil {
 		b.putLane.Close()
 	}
+	b.topicRoutes.close()
 	b.wg.Wait()
 	for _, s := range b.savers() {
 		errs = append(errs, s.stop())
@@ -332,6 +350,9 @@ func (b *Broker) savers() (list []*saver) {
 	}
 	if b.schedule != nil {
 		list = append(list, b.schedule.saver)
+	}
+	if b.modes != nil {
+		list = append(list, b.modes.saver)
 	}
 	return list
 }

@@ -14,6 +14,7 @@ import (
 // two directions of a connection know nothing of each other's. Does the work of Broker2Client.
 type calls struct {
 	opaque  atomic.Int32
+	running atomic.Int32 // requests that wait for other programs, see request.later
 	mu      sync.Mutex
 	waiting map[callKey]chan *clientAnswer
 }
@@ -32,6 +33,8 @@ type clientAnswer struct {
 
 // maxCalls bounds the calls in flight.
 const maxCalls = 10_000
+
+var errClientGone = refuse(remoting.RespConsumerNotOnline, "the client's connection is closed")
 
 // tell sends a request that wants no answer.
 func (k *calls) tell(c pusher, code int32, body []byte, fields ...field) bool {
@@ -66,10 +69,13 @@ func (k *calls) call(ctx context.Context, connID uint64, c pusher, code int32, b
 		w.Text(f.key, f.value)
 	}
 	if !c.Send(w.Finish(body)) {
-		return nil, refuse(remoting.RespConsumerNotOnline, "the client's connection is closed")
+		return nil, errClientGone
 	}
 	select {
 	case a := <-ch:
+		if a == nil {
+			return nil, errClientGone
+		}
 		return a, nil
 	case <-ctx.Done():
 		return nil, refuse(remoting.RespConsumeMsgTimeout, "the client did not answer %s in time", fmt.Sprint(remoting.RequestName(code)))
@@ -87,5 +93,20 @@ func (k *calls) answered(c *netpath.Conn, cmd *remoting.Command) {
 	select {
 	case ch <- &clientAnswer{cmd.Code, string(cmd.Remark), append([]byte(nil), cmd.Body...)}:
 	default:
+	}
+}
+
+// connClosed ends the calls to a client that is gone.
+func (k *calls) connClosed(connID uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for key, ch := range k.waiting {
+		if key.conn != connID {
+			continue
+		}
+		select {
+		case ch <- nil:
+		default: // answered already
+		}
 	}
 }

@@ -36,6 +36,9 @@ func heartbeat(r *request) *answer {
 			return failed(err)
 		}
 	}
+	if r.conn.Closed() { // it may have been forgotten before it was registered
+		b.connectionClosed(r.conn)
+	}
 	return succeeded().with("IS_SUPPORT_HEART_BEAT_V2", true).with("IS_SUB_CHANGE", subChanged)
 }
 
@@ -100,6 +103,7 @@ func unregisterClient(r *request) *answer {
 
 // connectionClosed forgets a connection's clients. It is called on a reactor, so the telling of others is left to a goroutine.
 func (b *Broker) connectionClosed(c *netpath.Conn) {
+	b.calls.connClosed(c.ID)
 	groups := b.clients.closeConn(c.ID)
 	if len(groups) == 0 {
 		return

@@ -83,15 +83,15 @@ type offsetFile struct {
 
 // openOffsets loads consumerOffset.json from dir.
 func openOffsets(fsys ioengine.FS, dir string, cfg *config.Broker, now func() int64, log *slog.Logger) (*consumerOffsets, error) {
-	file, err := openMetadata(fsys, dir, "consumerOffset.json", log)
+	file, err := ioengine.OpenMetadata(fsys, dir, "consumerOffset.json", log)
 	if err != nil {
 		return nil, err
 	}
 	o := &consumerOffsets{log: log, now: now}
 	o.pairs.limit = maxOffsetPairs
-	o.saver = newSaver(file, time.Duration(cfg.FlushConsumerOffsetInterval)*time.Millisecond, o.encode)
+	o.saver = newSaver(file, log, time.Duration(cfg.FlushConsumerOffsetInterval)*time.Millisecond, o.encode)
 	var saved offsetFile
-	if _, err := file.load(cfg.AcceptEmptyMetadata, func(text []byte) error {
+	if _, err := file.Load(cfg.AcceptEmptyMetadata, func(text []byte) error {
 		var latest offsetFile
 		err := decodeMetadata(text, &latest)
 		if err == nil {
@@ -396,6 +396,20 @@ func (o *consumerOffsets) topicsOf(group string) (list []string) {
 	return list
 }
 
+// topicsByGroup are, for each group, the topics in which it has committed offsets.
+func (o *consumerOffsets) topicsByGroup() map[string][]string {
+	topics := map[string][]string{}
+	for _, p := range o.pairs.all() {
+		if p.hasAny(hasCommitted) {
+			topics[p.group] = append(topics[p.group], p.topic)
+		}
+	}
+	for _, list := range topics {
+		slices.Sort(list)
+	}
+	return topics
+}
+
 // groupsOf are the groups that have committed offsets in a topic.
 func (o *consumerOffsets) groupsOf(topic string) (list []string) {
 	for _, p := range o.pairs.all() {
@@ -436,21 +450,17 @@ func (o *consumerOffsets) corrections(topic string, filtered []string, compareGr
 // snapshot is the answer to request 43.
 func (o *consumerOffsets) snapshot() remoting.ConsumerOffsetTable {
 	t := remoting.ConsumerOffsetTable{
-		DataVersion: o.dataVersion(), GroupTopicMap: map[string][]string{},
+		DataVersion: o.dataVersion(), GroupTopicMap: o.topicsByGroup(),
 		OffsetTable: map[string]map[int32]int64{}, PullOffsetTable: map[string]map[int32]int64{},
 	}
 	for _, p := range o.pairs.all() {
 		key := p.topic + "@" + p.group
 		if committed := p.table(hasCommitted); committed != nil {
 			t.OffsetTable[key] = committed
-			t.GroupTopicMap[p.group] = append(t.GroupTopicMap[p.group], p.topic)
 		}
 		if pulled := p.table(hasPulled); pulled != nil {
 			t.PullOffsetTable[key] = pulled
 		}
-	}
-	for _, topics := range t.GroupTopicMap {
-		slices.Sort(topics)
 	}
 	return t
 }

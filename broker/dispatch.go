@@ -17,6 +17,12 @@ const (
 	laneCount
 )
 
+// Places for requests that wait for a goroutine of a lane.
+const (
+	coldPlaces = 10_000
+	putPlaces  = 10_000
+)
+
 // route is one row of the dispatch table.
 type route struct {
 	code int32

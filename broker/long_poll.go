@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"sync"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 type heldPull struct {
 	owner    *handler
 	conn     *netpath.Conn
-	frame    []byte // the request, copied: it runs again from there
+	frame    []byte // the request without its body, copied: it runs again from there
 	queue    *store.ConsumeQueue
 	offset   int64
 	deadline int64 // ns, monotonic
@@ -35,12 +36,17 @@ type heldPull struct {
 type heldList struct {
 	first *heldPull
 	count int
+	bytes int // of their frames
 }
 
 const (
 	pollShards = 64
 	// maxHeld bounds the pulls held in all; more are answered at once, as if their time were over.
 	maxHeld = 200_000
+	// maxHeldBytes bounds their requests in the same way. A client's own has some 500 bytes.
+	maxHeldBytes = 128 << 20
+	// maxSuspend is the longest that a pull is held, whatever it asks for: clients ask for 15 or 20 seconds.
+	maxSuspend = int64(24 * time.Hour / time.Millisecond)
 )
 
 // longPolls is the table of held pulls by queue.
@@ -127,7 +133,9 @@ func (h *handler) hold(c *netpath.Conn, q *store.ConsumeQueue, now netpath.Clock
 			return
 		}
 	}
-	if h.held.count >= maxHeld/max(1, len(h.b.allHandlers())) || h.cmd.IsOneway() {
+	frame := h.cmd.Frame()
+	frame = frame[:len(frame)-len(h.cmd.Body)]
+	if reactors := len(h.b.allHandlers()); h.held.count >= maxHeld/reactors || h.held.bytes+len(frame) > maxHeldBytes/reactors || h.cmd.IsOneway() {
 		h.replyPull(c, remoting.RespPullNotFound, p.remark(), p.get.Next, nil)
 		return
 	}
@@ -135,8 +143,8 @@ func (h *handler) hold(c *netpath.Conn, q *store.ConsumeQueue, now netpath.Clock
 	if cfg := h.b.cfg.Load(); !cfg.LongPollingEnable {
 		wait = cfg.ShortPollingTimeMills
 	}
-	held := &heldPull{owner: h, conn: c, frame: append([]byte(nil), h.cmd.Frame()...), queue: q, offset: p.hdr.QueueOffset,
-		deadline: now.MonoNanos + max(wait, 0)*int64(time.Millisecond)}
+	held := &heldPull{owner: h, conn: c, frame: bytes.Clone(frame), queue: q, offset: p.hdr.QueueOffset,
+		deadline: now.MonoNanos + min(max(wait, 0), maxSuspend)*int64(time.Millisecond)}
 	h.link(held)
 	h.wait(held, now)
 }
@@ -211,6 +219,7 @@ func (h *handler) link(p *heldPull) {
 	}
 	h.held.first = p
 	h.held.count++
+	h.held.bytes += len(p.frame)
 	l := &stateOf(p.conn).held
 	p.nextConn = l.first
 	if p.nextConn != nil {
@@ -236,6 +245,7 @@ func (h *handler) drop(p *heldPull) {
 		p.next.prev = p.prev
 	}
 	h.held.count--
+	h.held.bytes -= len(p.frame)
 	l := &stateOf(p.conn).held
 	if p.prevConn != nil {
 		p.prevConn.nextConn = p.nextConn

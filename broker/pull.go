@@ -56,6 +56,7 @@ func (h *handler) onPull(c *netpath.Conn) {
 	}
 	h.b.offsets.commitPull(p.hdr.Topic, p.hdr.ConsumerGroup, p.hdr.QueueID, p.hdr.QueueOffset)
 	if reset, ok := h.b.offsets.takeReset(p.hdr.Topic, p.hdr.ConsumerGroup, p.hdr.QueueID); ok {
+		p.get.Range(h.b.store.Queue(p.hdr.Topic, p.hdr.QueueID))
 		h.replyPull(c, remoting.RespPullOffsetMoved, "the offset was reset by an administrator", reset, nil)
 		return
 	}
@@ -115,9 +116,15 @@ func (h *handler) answerPull(c *netpath.Conn, err error, now netpath.Clock) {
 	}
 }
 
-func (p *puller) remark() string {
-	return "store getMessage return: " + p.get.Status.String()
-}
+func (p *puller) remark() string { return pullRemarks[p.get.Status] }
+
+// pullRemarks are the remarks by status, made once: consumers that wait ask for nothing new all the time.
+var pullRemarks = func() (list [store.GetNoMatchedLogicQueue + 1]string) {
+	for s := range list {
+		list[s] = "store getMessage return: " + store.GetStatus(s).String()
+	}
+	return list
+}()
 
 func (h *handler) toLane(c *netpath.Conn, lane laneID, run func(*netpath.Conn, []byte)) {
 	if !h.b.lanes[lane].Submit(c, h.cmd.Frame(), run) {
@@ -241,7 +248,7 @@ func (p *puller) limits() {
 	p.get.Limits = store.GetLimits{
 		BytesInMemory: cfg.MaxTransferBytesOnMessageInMemory, CountInMemory: cfg.MaxTransferCountOnMessageInMemory,
 		BytesOnDisk: cfg.MaxTransferBytesOnMessageInDisk, CountOnDisk: cfg.MaxTransferCountOnMessageInDisk,
-		MemoryBytes: p.b.memoryBytes / 100 * int64(cfg.AccessMessageInMemoryMaxRatio),
+		MemoryBytes: p.b.memoryBytes / 100 * int64(cfg.AccessMessageInMemoryMaxRatio), FilterBytes: cfg.MaxFilterMessageSize,
 	}
 }
 

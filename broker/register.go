@@ -168,7 +168,7 @@ func (r *registrar) conn(ctx context.Context, addr string) (*client.Conn, bool, 
 	if c != nil && c.Err() == nil {
 		return c, false, nil
 	}
-	c, err := client.Dial(ctx, addr, client.Options{})
+	c, err := client.Dial(ctx, addr, r.b.outgoing)
 	if err != nil {
 		return nil, false, err
 	}

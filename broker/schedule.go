@@ -37,20 +37,14 @@ const (
 	scheduleBatch = 64
 )
 
-// delayOffsetFile is delayOffset.json (DelayOffsetSerializeWrapper).
-type delayOffsetFile struct {
-	DataVersion remoting.DataVersion `json:"dataVersion"`
-	OffsetTable map[int32]int64      `json:"offsetTable"`
-}
-
 func openSchedule(b *Broker, fsys ioengine.FS, dir string, acceptEmpty bool, log *slog.Logger) (*schedule, error) {
 	s := &schedule{b: b, log: log, levels: make([]atomic.Int64, len(b.delayLevels))}
-	file, err := openMetadata(fsys, dir, "delayOffset.json", log)
+	file, err := ioengine.OpenMetadata(fsys, dir, "delayOffset.json", log)
 	if err != nil {
 		return nil, err
 	}
-	_, err = file.load(acceptEmpty, func(text []byte) error {
-		var f delayOffsetFile
+	_, err = file.Load(acceptEmpty, func(text []byte) error {
+		var f remoting.DelayOffsetTable
 		if err := decodeMetadata(text, &f); err != nil {
 			return err
 		}
@@ -65,14 +59,14 @@ func openSchedule(b *Broker, fsys ioengine.FS, dir string, acceptEmpty bool, log
 	if err != nil {
 		return nil, err
 	}
-	s.saver = newSaver(file, scheduleSave, s.encode)
+	s.saver = newSaver(file, log, scheduleSave, s.encode)
 	return s, nil
 }
 
 // offsets is the table as it is saved and as GET_ALL_DELAY_OFFSET tells it.
-func (s *schedule) offsets() delayOffsetFile {
+func (s *schedule) offsets() remoting.DelayOffsetTable {
 	s.mu.Lock()
-	f := delayOffsetFile{DataVersion: s.version, OffsetTable: map[int32]int64{}}
+	f := remoting.DelayOffsetTable{DataVersion: s.version, OffsetTable: map[int32]int64{}}
 	s.mu.Unlock()
 	for i := range s.levels {
 		if at := s.levels[i].Load(); at > 0 {

@@ -105,7 +105,7 @@ func (h *handler) onSend(c *netpath.Conn) {
 
 // toPutLane hands the request over as it came.
 func (h *handler) toPutLane(c *netpath.Conn) {
-	if !h.b.putLane.Submit(c, h.cmd.Frame(), h.b.sendSlowly) {
+	if !h.b.putLane.Submit(c, h.cmd.Frame(), h.sendSlowly) {
 		h.send.reply(h, c, verdict{remoting.RespSystemBusy, "[OVERLOAD]the broker is waiting for its disk, try again later"})
 	}
 }
@@ -238,8 +238,15 @@ func (h *handler) acknowledge(c *netpath.Conn, q *store.ConsumeQueue, now netpat
 		return
 	}
 	a.own(&h.send)
-	if !h.acks.Add(h.send.put.End, now.MonoNanos+int64(timeout), a) {
-		h.send.reply(h, c, verdict{remoting.RespSystemBusy, "[OVERLOAD]too many messages are waiting for the disk, try again later"})
+	h.awaitFlush(&a, h.send.put.End, now.MonoNanos+int64(timeout))
+}
+
+const acksOverload = "[OVERLOAD]too many messages are waiting for the disk, try again later"
+
+// awaitFlush keeps an acknowledgement until the log is flushed up to end, or the deadline (ns, monotonic) is over.
+func (h *handler) awaitFlush(a *ack, end, deadline int64) {
+	if !h.acks.Add(end, deadline, *a) {
+		h.sendAck(a, remoting.RespSystemBusy, acksOverload)
 		return
 	}
 	h.asked = true

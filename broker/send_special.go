@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -127,8 +126,10 @@ func (s *sender) createTopic(c *netpath.Conn) verdict {
 	return verdict{code: sendReady}
 }
 
-// sendSlowly is onSend where waiting is allowed: on the goroutine of the put lane.
-func (b *Broker) sendSlowly(c *netpath.Conn, frame []byte) {
+// sendSlowly is onSend where waiting is allowed: on the goroutine of the put lane. It does not wait for the device: those behind it would
+// wait for it one by one. The acknowledgement goes back to the reactor.
+func (h *handler) sendSlowly(c *netpath.Conn, frame []byte) {
+	b := h.b
 	s := b.newSender()
 	var cmd remoting.Command
 	if err := cmd.Decode(frame); err != nil {
@@ -144,15 +145,24 @@ func (b *Broker) sendSlowly(c *netpath.Conn, frame []byte) {
 		s.answerSlowly(c, &cmd, v)
 		return
 	}
-	if err := b.storeSlowly(&s, &cmd); err != nil {
+	if err := b.appendSlowly(&s, &cmd); err != nil {
 		code, remark := codeOf(err)
 		s.answerSlowly(c, &cmd, verdict{code, remark})
 		return
 	}
 	s.count()
-	if !cmd.IsOneway() {
-		a := s.ackFor(c, &cmd)
+	a := s.ackFor(c, &cmd)
+	waits, timeout := b.mustWaitForFlush(&s, b.nowMillis())
+	switch {
+	case cmd.IsOneway():
+	case !waits:
 		c.Send(b.appendAck(nil, &a, remoting.RespSuccess, ""))
+	default:
+		a.own(&s)
+		end, deadline := s.put.End, netpath.ReadClock().MonoNanos+int64(timeout)
+		if !h.reactor.Post(func() { h.awaitFlush(&a, end, deadline) }) {
+			c.Send(b.appendAck(nil, &a, remoting.RespSystemBusy, acksOverload))
+		}
 	}
 }
 
@@ -165,14 +175,15 @@ func (s *sender) answerSlowly(c *netpath.Conn, cmd *remoting.Command, v verdict)
 	c.Send(w.Finish(nil))
 }
 
-// storeSlowly stores the prepared draft, waiting for the log's memory and, as the settings say, for its device.
-func (b *Broker) storeSlowly(s *sender, cmd *remoting.Command) error {
+// appendSlowly appends the prepared draft, waiting for the log's memory.
+func (b *Broker) appendSlowly(s *sender, cmd *remoting.Command) error {
 	ctx, cancel := context.WithTimeout(context.Background(), b.syncFlushTimeout)
 	defer cancel()
 	for {
 		_, err := s.append(cmd, b.nowMillis())
 		if err == nil {
-			break
+			b.store.Dispatch()
+			return nil
 		}
 		if !errors.Is(err, commitlog.ErrNotReady) {
 			return err
@@ -181,17 +192,6 @@ func (b *Broker) storeSlowly(s *sender, cmd *remoting.Command) error {
 			return fmt.Errorf("[PC_SYNCHRONIZED]broker busy: %w", err)
 		}
 	}
-	b.store.Dispatch()
-	if wait, _ := b.mustWaitForFlush(s, b.nowMillis()); !wait {
-		return nil
-	}
-	if err := b.store.Log().WaitFlushed(ctx, s.put.End); err != nil {
-		if errors.Is(err, context.DeadlineExceeded) {
-			return errFlushTimeout
-		}
-		return err
-	}
-	return nil
 }
 
 var errFlushTimeout = errors.New("flush disk timeout")
@@ -207,6 +207,10 @@ func (b *Broker) newUniqKey(dst *[32]byte, nowMillis int64) []byte {
 	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, now.Location())
 	binary.BigEndian.PutUint32(raw[10:], uint32(now.Sub(month).Milliseconds()))
 	binary.BigEndian.PutUint16(raw[14:], uint16(b.uniqCounter.Add(1)))
-	hex.Encode(dst[:], raw[:])
-	return bytes.ToUpper(dst[:])
+	for i, c := range raw {
+		dst[2*i], dst[2*i+1] = upperHex[c>>4], upperHex[c&15]
+	}
+	return dst[:]
 }
+
+const upperHex = "0123456789ABCDEF"

@@ -56,15 +56,15 @@ type groups struct {
 
 // openGroups loads subscriptionGroup.json from dir and adds the system groups.
 func openGroups(fsys ioengine.FS, dir string, cfg *config.Broker, now func() int64, log *slog.Logger) (*groups, error) {
-	file, err := openMetadata(fsys, dir, "subscriptionGroup.json", log)
+	file, err := ioengine.OpenMetadata(fsys, dir, "subscriptionGroup.json", log)
 	if err != nil {
 		return nil, err
 	}
 	g := &groups{log: log, now: now}
 	g.table.limit = maxGroups
-	g.saver = newSaver(file, 0, func() []byte { return remoting.EncodeBody(g.snapshot()) })
+	g.saver = newSaver(file, log, 0, func() []byte { return remoting.EncodeBody(g.snapshot()) })
 	var saved remoting.SubscriptionGroupTable
-	if _, err := file.load(cfg.AcceptEmptyMetadata, func(text []byte) error {
+	if _, err := file.Load(cfg.AcceptEmptyMetadata, func(text []byte) error {
 		var latest remoting.SubscriptionGroupTable
 		err := decodeMetadata(text, &latest)
 		if err == nil {

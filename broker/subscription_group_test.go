@@ -142,7 +142,7 @@ func TestGroupForbidden(t *testing.T) {
 		}
 	}
 	check(g)
-	if err := g.saver.file.save(g.saver.encode()); err != nil {
+	if err := g.saver.file.Save(g.saver.encode()); err != nil {
 		t.Fatal(err)
 	}
 	check(mustOpenGroups(t, fsys, cfg))

@@ -43,7 +43,7 @@ func TestTLSOfConfiguration(t *testing.T) {
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			var said bytes.Buffer
-			mode, loaded, err := tlsOf(&tt.c, slog.New(slog.NewTextHandler(&said, nil)))
+			mode, loaded, err := serverTLS(&tt.c, slog.New(slog.NewTextHandler(&said, nil)))
 			require.Contains(t, said.String(), tt.mustSay)
 			if tt.fails != "" {
 				require.ErrorContains(t, err, tt.fails)

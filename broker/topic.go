@@ -72,15 +72,15 @@ type topics struct {
 
 // openTopics loads topics.json from dir and adds the system topics. What the file says of a system topic counts.
 func openTopics(fsys ioengine.FS, dir string, cfg *config.Broker, now func() int64, log *slog.Logger) (*topics, error) {
-	file, err := openMetadata(fsys, dir, "topics.json", log)
+	file, err := ioengine.OpenMetadata(fsys, dir, "topics.json", log)
 	if err != nil {
 		return nil, err
 	}
 	t := &topics{system: map[string]bool{}, log: log, now: now, changed: func(*Topic) {}}
 	t.table.limit = maxTopics
-	t.saver = newSaver(file, 0, func() []byte { return remoting.EncodeBody(t.snapshot()) })
+	t.saver = newSaver(file, log, 0, func() []byte { return remoting.EncodeBody(t.snapshot()) })
 	var saved remoting.TopicConfigTable
-	if _, err := file.load(cfg.AcceptEmptyMetadata, func(text []byte) error {
+	if _, err := file.Load(cfg.AcceptEmptyMetadata, func(text []byte) error {
 		var latest remoting.TopicConfigTable
 		err := decodeMetadata(text, &latest)
 		if err == nil {
@@ -396,6 +396,23 @@ func (t *topics) delete(name string) (topic *Topic, generation uint64) {
 	topic.deleted.Store(true)
 	t.log.Info("topic deleted", "topic", name)
 	return topic, t.touchLocked()
+}
+
+// whileAbsent runs work while no topic of that name can be made; it does nothing when there is one.
+func (t *topics) whileAbsent(name string, work func() error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.find(name) != nil {
+		return nil
+	}
+	return work()
+}
+
+// touch makes the name servers take everything anew, for a change that masks all topics.
+func (t *topics) touch() (generation uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.touchLocked()
 }
 
 // markOrdered sets the order flag of topics that the name servers keep as globally ordered.

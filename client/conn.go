@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ringmq/ringmq/remoting"
@@ -55,6 +56,8 @@ type Conn struct {
 	socket  net.Conn
 	table   inflight
 	done    chan struct{}
+	// why is the first reason to end, set before the socket is closed: the reader that finds it closed would name that instead.
+	why atomic.Pointer[error]
 
 	// out is where a frame is built; the holder of mu writes it to the socket.
 	mu  sync.Mutex
@@ -115,8 +118,9 @@ func (c *Conn) Close() error {
 
 // end closes the socket before it tells the waiting ones, so that who is told can trust that nothing more is sent.
 func (c *Conn) end(err error) {
+	c.why.CompareAndSwap(nil, &err)
 	_ = c.socket.Close()
-	if c.table.fail(err) {
+	if c.table.fail(*c.why.Load()) {
 		close(c.done)
 	}
 }
@@ -234,6 +238,7 @@ func (c *Conn) send(build func(dst []byte) []byte) error {
 	if broken {
 		// Part of the frame may be out: nothing that follows could be understood.
 		c.end(err)
+		return *c.why.Load()
 	}
 	return err
 }

@@ -60,6 +60,7 @@ func (l *Log) Append(size int, now int64, e Encoder) (at int64, err error) {
 	l.mu.Lock()
 	dst, at, err := l.reserveLocked(int64(size))
 	if err != nil {
+		l.refused = int64(size)
 		l.mu.Unlock()
 		l.kickKeeper()
 		return 0, err

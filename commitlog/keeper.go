@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ringmq/ringmq/ioengine"
+	"github.com/ringmq/ringmq/message"
 )
 
 // keeper keeps memory ready ahead of the tail. Does the work of AllocateMappedFileService and of warmMappedFile, and more: first
@@ -226,23 +227,46 @@ func (l *Log) announce() {
 	l.listMu.Unlock()
 }
 
-// WaitReady waits until an append that got ErrNotReady may try again, the log has failed or closed, or ctx is done. After a nil the
+// WaitReady waits until the append that got ErrNotReady may try again, the log has failed or closed, or ctx is done. After a nil the
 // caller tries, and gets ErrNotReady again where it was too early.
 func (l *Log) WaitReady(ctx context.Context) error {
-	if half := l.published.Load() - l.opt.MaxUnflushed/2; half > l.flushed.Load() {
-		return l.WaitFlushed(ctx, half)
-	}
+	// The channel first: what becomes ready after the look at the tail closes it.
 	l.listMu.Lock()
 	ready := l.keeper.ready
 	l.listMu.Unlock()
-	l.kickKeeper()
+	there, flushFirst := l.lookReady()
 	if err := l.refusal(); err != nil {
 		return err
 	}
+	if there {
+		if flushFirst > l.flushed.Load() {
+			return l.WaitFlushed(ctx, flushFirst)
+		}
+		return nil
+	}
+	l.kickKeeper()
 	select {
 	case <-ready:
 		return l.refusal()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// lookReady tells whether the memory for the append that was refused last is there by now, and up to which log offset the device has to
+// come before MaxUnflushed lets it in; half of what may be unflushed more than that, so that not each append waits.
+func (l *Log) lookReady() (there bool, flushFirst int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, size := l.published.Load(), l.refused
+	if size+message.BlankSize > l.tail.end()-at {
+		return l.next != nil, 0
+	}
+	if at+size+message.BlankSize > l.tail.base+l.tail.warm.Load() {
+		return false, 0
+	}
+	if at+size-l.flushed.Load() <= l.opt.MaxUnflushed {
+		return true, 0
+	}
+	return true, max(at+size-l.opt.MaxUnflushed, at-l.opt.MaxUnflushed/2)
 }

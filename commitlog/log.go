@@ -89,6 +89,8 @@ type Log struct {
 	// lastStoreTime is the newest store time given, lastNow the newest clock reading of an appender; they differ after the clock was
 	// set back.
 	lastStoreTime, lastNow int64
+	// refused is the size of the append that was refused last: what WaitReady looks for.
+	refused int64
 
 	// published, flushed, minOffset: see the package comment. published is written by the tail's owner, flushed by the flusher,
 	// minOffset by DropBefore.
@@ -109,7 +111,7 @@ type Log struct {
 	diskFull atomic.Bool
 
 	keeper keeper
-	// moved is closed and replaced whenever flushed has moved: see WaitFlushed. Under listMu.
+	// moved is closed when flushed has moved; nil: nobody waits (WaitFlushed). Under listMu.
 	moved   chan struct{}
 	flusher flusher
 	dropper dropper

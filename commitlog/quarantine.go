@@ -111,7 +111,7 @@ func indexMagic(b []byte) int {
 
 // quarantine copies the span, which lies in s, to a file of its own and fills its place.
 func (l *Log) quarantine(s *segment, span Span, dir string) error {
-	name := filepath.Join(dir, fmt.Sprintf("%020d-%d", span.From, span.To-span.From))
+	name := quarantineName(dir, span)
 	// A file of that name is from a start that died while it filled the place: it has the bytes as they were found.
 	if _, err := l.opt.FS.Stat(name); errors.Is(err, fs.ErrNotExist) {
 		if err := l.copySpan(s, span, dir, name); err != nil {
@@ -124,6 +124,10 @@ func (l *Log) quarantine(s *segment, span Span, dir string) error {
 		return err
 	}
 	return s.file.SyncRange(span.From-s.base, span.To-s.base)
+}
+
+func quarantineName(dir string, span Span) string {
+	return filepath.Join(dir, fmt.Sprintf("%020d-%d", span.From, span.To-span.From))
 }
 
 // copySpan writes the span to a file that is whole once it has its name.

@@ -185,30 +185,48 @@ func (l *Log) ToSegmentEnd(off int64) int64 {
 	return 0
 }
 
+// firstReadBuffer holds most records, in bytes.
+const firstReadBuffer = 4 << 10
+
 // ReadNext reads the record at off into buf, which grows if need be, and tells where the next one starts. At a blank raw is empty and
 // next is the start of the next segment; at a place that holds no record, next is where one may follow. It may wait for the disk.
+//
+// The checksums are not looked at, but what is no record by its lengths is damage and stepped over: recovery has not seen what lies
+// before the checkpoint, and a size that rotted must not lead into the middle of other records.
 func (l *Log) ReadNext(off int64, buf []byte) (raw []byte, next int64, err error) {
 	toEnd := l.ToSegmentEnd(off)
 	if toEnd < message.BlankSize {
 		return buf[:0], off + toEnd, nil
 	}
-	var head [message.BlankSize]byte
-	if err := l.ReadWait(head[:], off); err != nil {
+	room := min(toEnd, l.published.Load()-off)
+	if cap(buf) < message.PeekBytes {
+		buf = make([]byte, firstReadBuffer)
+	}
+	head := buf[:min(message.PeekBytes, max(room, message.BlankSize))]
+	if err := l.ReadWait(head, off); err != nil {
 		return nil, 0, err
 	}
-	size, ok := recordSize(head[:], toEnd)
-	if !ok {
-		if _, magic := message.PeekSize(head[:]); magic == message.MagicBlank {
+	size, ok := recordSize(head, room)
+	switch {
+	case ok && message.PhysicalOffsetOf(head) == off:
+		if int64(cap(buf)) < size {
+			buf = make([]byte, size)
+		}
+		buf = buf[:size]
+		if err := l.ReadWait(buf, off); err != nil {
+			return nil, 0, err
+		}
+		var r message.Record
+		if message.Decode(buf, &r) == nil {
+			return buf, off + size, nil
+		}
+	case !ok:
+		if _, magic := message.PeekSize(head); magic == message.MagicBlank {
 			return buf[:0], off + toEnd, nil
 		}
-		next, err = l.skipDamage(off)
-		return buf[:0], next, err
 	}
-	if int64(cap(buf)) < size {
-		buf = make([]byte, size)
-	}
-	buf = buf[:size]
-	return buf, off + size, l.ReadWait(buf, off)
+	next, err = l.skipDamage(off)
+	return buf[:0], next, err
 }
 
 // skipDamage finds the next place behind off that looks like the start of a record, up to the end of the segment or of the log.

@@ -53,7 +53,7 @@ func (l *Log) searchWindow() int64 { return max(l.opt.MaxUnflushed, defaultMaxUn
 // closed in order: then the first place without a record is its end. quarantine is a folder for rotten spans.
 func Open(o Options, from int64, clean bool, quarantine string, visit Visitor) (*Log, *Report, error) {
 	o.setDefaults()
-	l := &Log{opt: o, moved: make(chan struct{})}
+	l := &Log{opt: o}
 	l.keeper.kick, l.keeper.ready = make(chan struct{}, 1), make(chan struct{})
 	l.flusher.kick, l.flusher.commit = make(chan struct{}, 1), make(chan struct{}, 1)
 	if err := l.openSegments(); err != nil {
@@ -61,6 +61,9 @@ func Open(o Options, from int64, clean bool, quarantine string, visit Visitor) (
 	}
 	l.maxAppend = min(l.opt.SegmentSize, l.opt.WarmAhead, l.opt.MaxUnflushed, maxRecord) - message.BlankSize
 	rep, err := l.recover(from, clean, quarantine, visit)
+	if err == nil {
+		err = l.syncRecovered(rep)
+	}
 	if err == nil {
 		err = l.openTail(rep.End)
 	}
@@ -70,6 +73,20 @@ func Open(o Options, from int64, clean bool, quarantine string, visit Visitor) (
 	l.startKeeper()
 	l.startFlusher()
 	return l, rep, nil
+}
+
+// syncRecovered makes durable what recovery read. A process that was killed left it in the page cache, perhaps in a segment that nothing
+// is appended to any more; from now on it counts as flushed.
+func (l *Log) syncRecovered(rep *Report) error {
+	for at := rep.From; at < rep.End; {
+		s := l.find(at)
+		to := min(rep.End, s.end())
+		if err := s.file.SyncRange(at-s.base, to-s.base); err != nil {
+			return err
+		}
+		at = to
+	}
+	return nil
 }
 
 // openTail drops the segments behind end, takes the one that holds it as the tail and makes its first memory ready.
@@ -117,16 +134,16 @@ func (l *Log) dropBehind(end int64) error {
 	if keep == len(segs) {
 		return nil
 	}
-	for _, s := range segs[keep:] {
+	// The last one first, each durably: of a power loss in between no hole may be left, which the next start would refuse.
+	for _, s := range slices.Backward(segs[keep:]) {
 		l.opt.Logger.Info("removing a segment that was made ahead and never used", "file", s.file.Name())
-		if err := errors.Join(s.file.Unmap(), s.file.Close(), l.opt.FS.Remove(s.file.Name())); err != nil {
+		if err := errors.Join(s.file.Unmap(), s.file.Close(), l.opt.FS.Remove(s.file.Name()), l.opt.FS.SyncDir(l.opt.Dir)); err != nil {
 			return err
 		}
 	}
 	segs = segs[:keep:keep]
 	l.segments.Store(&segs)
-	// What is in them must not come back after a power loss, behind a tail that has moved on.
-	return l.opt.FS.SyncDir(l.opt.Dir)
+	return nil
 }
 
 // continueTail makes the memory behind end ready, which lies inside the last segment.
@@ -208,8 +225,16 @@ func (sc *scanner) record(s *segment, off int64, r *message.Record) ([]byte, err
 	if err := message.Decode(b, r); err != nil {
 		return nil, err
 	}
-	return b[:r.Size], r.VerifyCRC(b)
+	b = b[:r.Size]
+	// A cut that took the checksum's own name away leaves a record that seems to carry none.
+	if lastNonZero(b[len(b)-3:]) < 0 {
+		return nil, errCut
+	}
+	return b, r.VerifyCRC(b)
 }
+
+// errCut: a record ends with its topic, the length of its properties and those, never with three zeroes.
+var errCut = &message.InvalidError{Reason: "its end is missing"}
 
 var errMisplaced = &message.InvalidError{Reason: "it is not where its physical offset says"}
 
@@ -253,8 +278,7 @@ func (l *Log) recover(from int64, clean bool, quarantine string, visit Visitor) 
 			return nil, err
 		}
 		window := l.searchWindow()
-		closed := clean && errors.Is(err, message.ErrZero)
-		if closed {
+		if clean && errors.Is(err, message.ErrZero) {
 			window = cleanSearch
 		}
 		next, err := l.findValid(sc, s, rep.End, window)
@@ -264,8 +288,8 @@ func (l *Log) recover(from int64, clean bool, quarantine string, visit Visitor) 
 		case next >= 0:
 			err = l.setAside(rep, next, quarantine)
 			sc.fill = 0
-		case !closed:
-			rep.TornBytes, err = l.zeroTail(sc, s, rep.End)
+		default:
+			err = l.cutTail(sc, s, rep, window, clean, quarantine)
 		}
 		if err != nil || next < 0 {
 			return rep, err
@@ -289,7 +313,7 @@ func (l *Log) believe(from int64) (int64, error) {
 	if from == s.base {
 		return from, nil
 	}
-	// A record ends with its topic, the length of its properties and those: never with three zeroes.
+	// See errCut.
 	tail := make([]byte, min(3, from-s.base))
 	if _, err := s.file.ReadAt(tail, from-s.base-int64(len(tail))); err != nil {
 		return 0, err
@@ -306,10 +330,33 @@ func isRecordError(err error) bool {
 	return errors.As(err, &invalid) || errors.Is(err, message.ErrZero) || errors.Is(err, message.ErrShort) || errors.Is(err, message.ErrBlank)
 }
 
-// zeroTail zeroes what a cut-short append left behind the end of the log, so that it can never be taken for a record, and syncs. It
-// returns how many bytes there were up to the last one that was not zero.
-func (l *Log) zeroTail(sc *scanner, s *segment, end int64) (torn int64, err error) {
-	to := min(end+l.searchWindow(), s.end())
+// cutTail zeroes what a cut-short append left behind the end of the log, so that it can never be taken for a record, and syncs. A log
+// that was closed in order ends with a whole record: there it is rot, and set aside before.
+func (l *Log) cutTail(sc *scanner, s *segment, rep *Report, window int64, clean bool, quarantine string) error {
+	end := rep.End
+	torn, err := l.tornBytes(sc, s, end, min(end+window, s.end()))
+	if torn == 0 || err != nil {
+		return err
+	}
+	span := Span{end, end + torn}
+	if clean {
+		if err := l.copySpan(s, span, quarantine, quarantineName(quarantine, span)); err != nil {
+			return err
+		}
+		rep.Quarantined = append(rep.Quarantined, span)
+		l.opt.Logger.Error("the end of the commit log is damaged; it was set aside", "from", span.From, "to", span.To, "folder", quarantine)
+	} else {
+		rep.TornBytes = torn
+		l.opt.Logger.Warn("the last append was cut short; its bytes are zeroed", "offset", end, "bytes", torn)
+	}
+	if err := s.file.Zero(end-s.base, end-s.base+torn); err != nil {
+		return err
+	}
+	return s.file.SyncRange(end-s.base, end-s.base+torn)
+}
+
+// tornBytes is how many bytes there are from end on, up to the last one before to that is not zero.
+func (l *Log) tornBytes(sc *scanner, s *segment, end, to int64) (torn int64, err error) {
 	for off := end; off < to; {
 		b, err := sc.bytes(s, off, message.BlankSize)
 		if err != nil {
@@ -321,14 +368,7 @@ func (l *Log) zeroTail(sc *scanner, s *segment, end int64) (torn int64, err erro
 		}
 		off += int64(len(b))
 	}
-	if torn == 0 {
-		return 0, nil
-	}
-	l.opt.Logger.Warn("the last append was cut short; its bytes are zeroed", "offset", end, "bytes", torn)
-	if err := s.file.Zero(end-s.base, end-s.base+torn); err != nil {
-		return 0, err
-	}
-	return torn, s.file.SyncRange(end-s.base, end-s.base+torn)
+	return torn, nil
 }
 
 // Close flushes, stops the goroutines and closes the files. Nothing may be read any more; appends are refused. After a failure nothing is
@@ -374,11 +414,11 @@ func (l *Log) removeUnused(next *segment) error {
 	return errors.Join(next.file.Unmap(), next.file.Close(), l.opt.FS.Remove(next.file.Name()), l.opt.FS.SyncDir(l.opt.Dir))
 }
 
-// AlignToSegment is the start of the segment that holds off; off itself where no segment begins at or before it.
+// AlignToSegment is the start of the segment that holds off, of the first one where off lies before it; off itself where there is none.
 func AlignToSegment(o *Options, off int64) int64 {
 	o.setDefaults()
 	files, err := listSegments(o)
-	if err != nil {
+	if err != nil || len(files) == 0 {
 		return off
 	}
 	for _, f := range slices.Backward(files) {
@@ -386,5 +426,5 @@ func AlignToSegment(o *Options, off int64) int64 {
 			return f.base
 		}
 	}
-	return off
+	return files[0].base
 }

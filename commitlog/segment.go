@@ -94,6 +94,10 @@ func (l *Log) openSegments() error {
 	if err := o.FS.MkdirAll(o.Dir, 0o755); err != nil {
 		return err
 	}
+	// A process that was killed while it made the folder or a segment left names that are not durable yet.
+	if err := errors.Join(o.FS.SyncDir(filepath.Dir(o.Dir)), o.FS.SyncDir(o.Dir)); err != nil {
+		return err
+	}
 	files, err := listSegments(o)
 	if err != nil {
 		return err

@@ -63,6 +63,9 @@ func (l *Log) WaitFlushed(ctx context.Context, end int64) error {
 	l.RequestFlush()
 	for {
 		l.listMu.Lock()
+		if l.moved == nil {
+			l.moved = make(chan struct{})
+		}
 		moved := l.moved
 		l.listMu.Unlock()
 		if l.flushed.Load() >= end {
@@ -82,8 +85,10 @@ func (l *Log) WaitFlushed(ctx context.Context, end int64) error {
 
 func (l *Log) announceFlushed() {
 	l.listMu.Lock()
-	close(l.moved)
-	l.moved = make(chan struct{})
+	if l.moved != nil {
+		close(l.moved)
+		l.moved = nil
+	}
 	l.listMu.Unlock()
 	l.opt.OnFlushed()
 }

@@ -63,8 +63,8 @@ type Broker struct {
 	// MaxConnectionsPerAddress is the same for one peer address. 1..10,000,000, default 20,000.
 	MaxConnectionsPerAddress int `prop:"maxConnectionsPerAddress" default:"20000" min:"1" max:"10000000"`
 	// ProxyProtocol: accept (default) reads a PROXY v1 or v2 header where a connection begins with one, off takes it
-	// for a damaged frame, require closes connections without it.
-	ProxyProtocol string `prop:"proxyProtocol" default:"accept" oneof:"accept|off|require"`
+	// for a damaged frame.
+	ProxyProtocol string `prop:"proxyProtocol" default:"accept" oneof:"accept|off"`
 	// MetricsListen is host:port of the Prometheus endpoint; empty: none. Default 127.0.0.1:5557.
 	MetricsListen string `prop:"metricsListen" default:"127.0.0.1:5557" check:"listenOrEmpty"`
 
@@ -88,10 +88,6 @@ type Broker struct {
 	// BrokerNotActiveTimeoutMillis is the silence after which name servers drop this broker; sent with each
 	// heartbeat. Milliseconds, 1000..3600000, default 10000.
 	BrokerNotActiveTimeoutMillis int64 `prop:"brokerNotActiveTimeoutMillis" default:"10000" unit:"ms" min:"1000" max:"3600000" hot:"1"`
-	// SendHeartbeatTimeoutMillis is how long one such heartbeat may take. Milliseconds, 100..600000, default 1000.
-	SendHeartbeatTimeoutMillis int `prop:"sendHeartbeatTimeoutMillis" default:"1000" unit:"ms" min:"100" max:"600000" hot:"1"`
-	// ForceRegister registers although the name server already has this data version. Default true.
-	ForceRegister bool `prop:"forceRegister" default:"true" hot:"1"`
 	// CompressedRegister deflates the registration body. Default false.
 	CompressedRegister bool `prop:"compressedRegister" default:"false" hot:"1"`
 	// EnableSplitRegistration sends many topics in several registrations. Default false.
@@ -128,19 +124,10 @@ type Broker struct {
 
 	// MaxMessageSize is the longest body. Bytes, 1..512 MiB, default 4 MiB.
 	MaxMessageSize int `prop:"maxMessageSize" default:"4194304" unit:"bytes" min:"1" max:"536870912" hot:"1"`
-	// MaxDelayTime is the longest delay asked for by a message. Milliseconds, 0..10 years, default 40 days.
-	MaxDelayTime int64 `prop:"maxDelayTime" default:"3456000000" unit:"ms" min:"0" max:"315360000000" hot:"1"`
 	// MessageDelayLevel lists the delays of levels 1, 2, ...: a number with s, m, h or d. Default RocketMQ's eighteen.
 	MessageDelayLevel string `prop:"messageDelayLevel" default:"1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h" check:"delays"`
-	// RejectTransactionMessage refuses half messages. Default false.
-	RejectTransactionMessage bool `prop:"rejectTransactionMessage" default:"false" hot:"1"`
-	// AutoMessageVersionOnTopicLen writes the record version with a two-byte topic length where a topic has more
-	// than 127 bytes; false: such topics are refused. Default true.
-	AutoMessageVersionOnTopicLen bool `prop:"autoMessageVersionOnTopicLen" default:"true"`
 	// EnabledAppendPropCRC adds the property __CRC32#, a checksum of the whole record. Default false.
 	EnabledAppendPropCRC bool `prop:"enabledAppendPropCRC" default:"false"`
-	// WaitTimeMillsInSendQueue: a send that waited longer is answered "system busy". Milliseconds, 1..60000, default 200.
-	WaitTimeMillsInSendQueue int64 `prop:"waitTimeMillsInSendQueue" default:"200" unit:"ms" min:"1" max:"60000" hot:"1"`
 
 	// ---- The log on disk ----
 
@@ -196,9 +183,6 @@ type Broker struct {
 	CleanResourceInterval int `prop:"cleanResourceInterval" default:"10000" unit:"ms" min:"100" max:"3600000"`
 	// DeleteCommitLogFilesInterval is the pause between two deleted segments. Milliseconds, 0..60000, default 100.
 	DeleteCommitLogFilesInterval int `prop:"deleteCommitLogFilesInterval" default:"100" unit:"ms" min:"0" max:"60000" hot:"1"`
-	// DestroyMapedFileIntervalForcibly: a deleted segment still being read is unmapped after so long. Milliseconds,
-	// 0..3600000, default 120000.
-	DestroyMapedFileIntervalForcibly int `prop:"destroyMapedFileIntervalForcibly" default:"120000" unit:"ms" min:"0" max:"3600000" hot:"1"`
 
 	// ---- Pull ----
 
@@ -219,22 +203,16 @@ type Broker struct {
 	AccessMessageInMemoryMaxRatio int `prop:"accessMessageInMemoryMaxRatio" default:"40" unit:"percent" min:"1" max:"100" hot:"1"`
 	// MaxFilterMessageSize is how many bytes of queue entries one filtered pull looks through. Bytes, 20..100 MiB,
 	// default 16000.
-	MaxFilterMessageSize int `prop:"maxFilterMessageSize" default:"16000" unit:"bytes" min:"20" max:"104857600" hot:"1"`
+	MaxFilterMessageSize int `prop:"maxFilterMessageSize" default:"16000" unit:"bytes" min:"20" max:"1048576" hot:"1"`
 	// SlaveReadEnable suggests a slave to consumers that read old messages. Default false.
 	SlaveReadEnable bool `prop:"slaveReadEnable" default:"false" hot:"1"`
 	// LitePullMessageEnable serves code 361. Default true.
 	LitePullMessageEnable bool `prop:"litePullMessageEnable" default:"true" hot:"1"`
-	// RejectPullConsumerEnable refuses subscriptions of consumers that pull themselves. Default false.
-	RejectPullConsumerEnable bool `prop:"rejectPullConsumerEnable" default:"false" hot:"1"`
-	// EnablePropertyFilter serves SQL92 subscriptions. Default true.
-	EnablePropertyFilter bool `prop:"enablePropertyFilter" default:"true" hot:"1"`
 
 	// ---- Clients and offsets ----
 
 	// NotifyConsumerIdsChangedEnable tells a group's members when one joins or leaves. Default true.
 	NotifyConsumerIdsChangedEnable bool `prop:"notifyConsumerIdsChangedEnable" default:"true" hot:"1"`
-	// RealTimeNotifyConsumerChange tells them at once; false: within 15 s, changes taken together. Default true.
-	RealTimeNotifyConsumerChange bool `prop:"realTimeNotifyConsumerChange" default:"true" hot:"1"`
 	// ChannelExpiredTimeout: a client without heartbeat for so long is forgotten. Milliseconds, 1000..86400000,
 	// default 120000.
 	ChannelExpiredTimeout int64 `prop:"channelExpiredTimeout" default:"120000" unit:"ms" min:"1000" max:"86400000" hot:"1"`

@@ -86,6 +86,29 @@ func Text(snapshot any) string {
 	return strings.Join(lines, "")
 }
 
+// SetDefault gives a property another default before the process begins: nothing is logged or written to the file, and a value that a
+// source gave stays.
+func (l *Live[T]) SetDefault(key, value string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k, ok := l.keys[key]
+	if !ok {
+		return fmt.Errorf("%s: %w", shown(Key{}, key), ErrUnknownKey)
+	}
+	next := *l.Load()
+	if l.origins[key] != fromDefault || k.text(&next) != k.Default {
+		return nil
+	}
+	if err := k.set(&next, value); err != nil {
+		return err
+	}
+	if err := l.settle(&next); err != nil {
+		return err
+	}
+	l.snapshot.Store(&next)
+	return nil
+}
+
 // Set changes one value. See Update.
 func (l *Live[T]) Set(key, value string) error {
 	return l.Update([]Property{{Key: key, Value: value}})

@@ -172,3 +172,19 @@ func TestLoadAllocatesNothing(t *testing.T) {
 	}))
 	require.True(t, strings.Contains(live.Text(), "brokerRole=ASYNC_MASTER\n"))
 }
+
+func TestSetDefaultGivesWayAndLeavesNoTrace(t *testing.T) {
+	file := writeFile(t, "brokerName=named\n")
+	live, err := LoadBroker(Source{File: file})
+	require.NoError(t, err)
+	require.NoError(t, live.SetDefault("namesrvAddr", "127.0.0.1:9876"))
+	require.NoError(t, live.SetDefault("brokerName", "other"))
+	require.Equal(t, "127.0.0.1:9876", live.Load().NamesrvAddr)
+	require.Equal(t, "named", live.Load().BrokerName)
+	require.ErrorIs(t, live.SetDefault("nonsense", "1"), ErrUnknownKey)
+	counter, _ := live.Version()
+	require.Zero(t, counter)
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, "brokerName=named\n", string(text))
+}

@@ -19,8 +19,8 @@ type NameServer struct {
 	// MaxConnectionsPerAddress is the same for one peer address. 1..10,000,000, default 20,000.
 	MaxConnectionsPerAddress int `prop:"maxConnectionsPerAddress" default:"20000" min:"1" max:"10000000"`
 	// ProxyProtocol: accept (default) reads a PROXY v1 or v2 header where a connection begins with one, off takes it
-	// for a damaged frame, require closes connections without it.
-	ProxyProtocol string `prop:"proxyProtocol" default:"accept" oneof:"accept|off|require"`
+	// for a damaged frame.
+	ProxyProtocol string `prop:"proxyProtocol" default:"accept" oneof:"accept|off"`
 	// Reactors is the number of network threads. 0 (the name server decides) .. 1024, default 0.
 	Reactors int `prop:"reactors" default:"0" min:"0" max:"1024"`
 
@@ -29,6 +29,9 @@ type NameServer struct {
 	// ConfigStorePath is the properties file that run-time changes are written to when the process was started
 	// without -c. Default ringmq-data/namesrv/namesrv.properties.
 	ConfigStorePath string `prop:"configStorePath" default:"ringmq-data/namesrv/namesrv.properties" check:"path"`
+	// AcceptEmptyMetadata starts with an empty KV configuration where both generations of its file are damaged; without
+	// it the name server refuses to start. Default false.
+	AcceptEmptyMetadata bool `prop:"acceptEmptyMetadata" default:"false"`
 
 	// ClusterTest answers unknown topics with those of another name server, in RocketMQ's own test environment;
 	// here only false is accepted. Default false.

@@ -64,7 +64,7 @@ var withoutEffectTable = []struct{ reason, names string }{
 		putConsumeQueueDataByFileChannel putMessageTimeout putMsgIndexHightWater readOnlyCommitLogStorePaths
 		readUnCommitted recheckReputOffsetFromCq recoverConcurrently redeleteHangedFileInterval sharedByteBufferNum
 		spinLockCollisionRetreatOptimalDegree topicQueueLockNum transientStorePoolEnable transientStorePoolSize
-		travelCqFileNumWhenGetMessage useABSLock useReentrantLockWhenPutMessage wakeCommitWhenPutMessage
+		destroyMapedFileIntervalForcibly travelCqFileNumWhenGetMessage useABSLock useReentrantLockWhenPutMessage wakeCommitWhenPutMessage
 		wakeFlushWhenPutMessage warmMapedFileEnable writeWithoutMmap
 	`},
 	{"a handler runs on its connection's reactor: there are no thread pools and queues to size", `
@@ -82,7 +82,7 @@ var withoutEffectTable = []struct{ reason, names string }{
 		replyThreadPoolQueueCapacity sendMessageThreadPoolNums sendThreadPoolQueueCapacity timerGetMessageThreadNum
 		timerPutMessageThreadNum unRegisterBrokerQueueCapacity waitTimeMillsInAckQueue waitTimeMillsInAdminBrokerQueue
 		waitTimeMillsInHeartbeatQueue waitTimeMillsInLitePullQueue waitTimeMillsInPullQueue
-		waitTimeMillsInTransactionQueue
+		waitTimeMillsInSendQueue waitTimeMillsInTransactionQueue
 	`},
 	{"connections are served by reactors, not by Netty", `
 		channelNotActiveInterval clientAsyncSemaphoreValue clientCallbackExecutorThreads
@@ -119,8 +119,9 @@ var withoutEffectTable = []struct{ reason, names string }{
 		printChannelGroups printChannelGroupsMinNum
 	`},
 	{"it cannot be adjusted: ringmq does what RocketMQ does by default, as far as it has the feature", `
-		broadcastOffsetExpireMaxSecond broadcastOffsetExpireSecond enableBroadcastOffsetStore enableCreateSysGroup
-		enableRegisterProducer enableSingleTopicRegister enableSplitMetadata flushConsumerOffsetHistoryInterval
+		autoMessageVersionOnTopicLen broadcastOffsetExpireMaxSecond broadcastOffsetExpireSecond enableBroadcastOffsetStore enableCreateSysGroup
+		enableRegisterProducer enableSingleTopicRegister forceRegister realTimeNotifyConsumerChange
+		rejectPullConsumerEnable sendHeartbeatTimeoutMillis enableSplitMetadata flushConsumerOffsetHistoryInterval
 		maxMessageFilterNumForNotification splitMetadataSize storeReplyMessageEnable subscriptionExpiredTimeout
 	`},
 	{"it concerns the Java program only", `
@@ -155,8 +156,11 @@ var withoutEffectTable = []struct{ reason, names string }{
 		jRaftInitConf jRaftScanWaitTimeoutMs jRaftServerId jRaftSnapshotIntervalSecs mappedFileSize
 		notifyBrokerRoleChanged scanInactiveMasterInterval syncBrokerMetadataPeriod syncControllerMetadataPeriod
 	`},
-	{"transactions come with a later version", `
-		enableTransactionMetrics transactionCheckInterval transactionCheckMax transactionMetricFlushInterval
+	{"SQL92 filters come with a later version; such subscriptions are refused", `
+		enablePropertyFilter
+	`},
+	{"transactions come with a later version; until then their messages are refused", `
+		enableTransactionMetrics rejectTransactionMessage transactionCheckInterval transactionCheckMax transactionMetricFlushInterval
 		transactionOpBatchInterval transactionOpMsgMaxSize transactionTimeOut
 	`},
 	{"POP consumption comes with a later version", `
@@ -173,7 +177,7 @@ var withoutEffectTable = []struct{ reason, names string }{
 		reviveQueueNum reviveScanTime serverLoadBalancerEnable skipWhenCKRePutReachMaxTimes
 		useMessageFilterForNotification useSeparateRetryQueue
 	`},
-	{"delayed messages of arbitrary time come with a later version; the limit is maxDelayTime", `
+	{"delayed messages of arbitrary time come with a later version", `
 		allowRecallWhenBrokerNotWriteable appendTopicForTimerDeleteKey delayOffsetUpdateVersionStep
 		enableScheduleAsyncDeliver enableScheduleMessageStats flushDelayOffsetInterval mappedFileSizeTimerLog
 		recallMessageEnable scheduleAsyncDeliverMaxPendingLimit scheduleAsyncDeliverMaxResendNum2Blocked

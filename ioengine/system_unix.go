@@ -41,18 +41,6 @@ func volumeUsage(dir string) (free, total int64, err error) {
 	return int64(st.Bavail) * block, int64(st.Blocks) * block, nil
 }
 
-func lockWhole(f *os.File) error {
-	for {
-		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err {
-		case unix.EINTR:
-		case unix.EWOULDBLOCK:
-			return errHeld
-		default:
-			return err
-		}
-	}
-}
-
 func mapFile(f *os.File, size int64, writable bool) ([]byte, error) {
 	prot := unix.PROT_READ
 	if writable {

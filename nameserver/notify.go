@@ -2,6 +2,7 @@ package nameserver
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"time"
 
@@ -22,6 +23,7 @@ type notifier struct {
 	notices chan *minIDNotice
 	ctx     context.Context // ends with stop
 	cancel  context.CancelFunc
+	tls     *tls.Config // nil: plain; set before it runs
 }
 
 func newNotifier(log *slog.Logger) *notifier {
@@ -55,7 +57,7 @@ func (n *notifier) run() {
 }
 
 func (n *notifier) send(addr string, notice *minIDNotice) error {
-	c, err := client.Dial(n.ctx, addr, client.Options{DialTimeout: noticeTimeout, WriteTimeout: noticeTimeout})
+	c, err := client.Dial(n.ctx, addr, client.Options{DialTimeout: noticeTimeout, WriteTimeout: noticeTimeout, TLS: n.tls})
 	if err != nil {
 		return err
 	}

@@ -21,10 +21,8 @@ import (
 type Options struct {
 	Config *config.Live[config.NameServer]
 	// FS holds the key-value configuration. nil: the system's.
-	FS ioengine.FS
-	// AcceptEmptyMetadata starts with an empty key-value configuration where neither generation on disk can be read.
-	AcceptEmptyMetadata bool
-	Logger              *slog.Logger // nil: slog.Default()
+	FS     ioengine.FS
+	Logger *slog.Logger // nil: slog.Default()
 	// Now is monotonic time since any fixed moment; nil: the process's. Leases run by it.
 	Now func() time.Duration
 }
@@ -97,7 +95,8 @@ func newTables(o Options) (*Server, error) {
 	if o.Now == nil {
 		o.Now = func() time.Duration { return time.Duration(netpath.ReadClock().MonoNanos) }
 	}
-	kv, err := loadKV(o.FS, o.Config.Load().KvConfigPath, o.AcceptEmptyMetadata, o.Logger)
+	c := o.Config.Load()
+	kv, err := loadKV(o.FS, c.KvConfigPath, c.AcceptEmptyMetadata, o.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -109,11 +108,11 @@ func newTables(o Options) (*Server, error) {
 
 func (s *Server) listen() error {
 	c := s.config.Load()
-	if c.ProxyProtocol == "require" {
-		return errors.New("proxyProtocol=require: the name server accepts a PROXY header but cannot insist on one; use accept")
-	}
 	mode, tlsConfig, err := serverTLS(&c.TLS, s.log)
 	if err != nil {
+		return err
+	}
+	if s.notifier.tls, err = clientTLS(&c.TLS); err != nil {
 		return err
 	}
 	server, err := netpath.NewServer(netpath.Options{
@@ -123,7 +122,7 @@ func (s *Server) listen() error {
 			MaxFrame: c.FrameMaxLength, IdleTimeout: time.Duration(c.ServerChannelMaxIdleTimeSeconds) * time.Second,
 			MaxConns: c.MaxConnections, MaxConnsPerAddr: c.MaxConnectionsPerAddress,
 		},
-		TLSMode: mode, TLSConfig: tlsConfig, ProxyProtocol: c.ProxyProtocol == "accept", Logger: s.log,
+		TLSMode: mode, TLSConfig: tlsConfig, ProxyProtocol: c.ProxyProtocol == "accept", Backlog: c.ServerSocketBacklog, Logger: s.log,
 		NewHandler: func(*netpath.Reactor) netpath.Handler { return &handler{s: s} },
 	})
 	if err != nil {

@@ -212,7 +212,6 @@ func TestNoticeIsSent(t *testing.T) {
 
 func TestBadConfigurationStopsTheStart(t *testing.T) {
 	for want, change := range map[string]func(c *config.NameServer){
-		"proxyProtocol=require":   func(c *config.NameServer) { c.ProxyProtocol = "require" },
 		"no certificate":          func(c *config.NameServer) { c.TLSServerMode, c.TLSTestModeEnable = "enforcing", false },
 		"tls.server.keyPath":      func(c *config.NameServer) { c.TLSServerCertPath = "/nowhere" },
 		"key-value configuration": func(c *config.NameServer) { c.KvConfigPath = "/dev/null/x" },

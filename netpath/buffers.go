@@ -18,23 +18,31 @@ type buffers struct {
 	kept int
 }
 
-// get returns an empty buffer with room for n bytes; the caller owns it until put.
+// get returns an empty buffer with room for n bytes; the caller owns it until put. Where its class has none, one of the next class will
+// do: those that grew while answers were written come back there, and would else be made anew and kept without end.
 func (b *buffers) get(n int) []byte {
 	for i, size := range bufferClasses {
 		if n > size {
 			continue
 		}
-		list := b.free[i]
-		if len(list) == 0 {
-			return make([]byte, 0, size)
+		if len(b.free[i]) > 0 {
+			return b.take(i)
 		}
-		buf := list[len(list)-1]
-		list[len(list)-1] = nil
-		b.free[i] = list[:len(list)-1]
-		b.kept -= cap(buf)
-		return buf[:0]
+		if i+1 < len(bufferClasses) && len(b.free[i+1]) > 0 {
+			return b.take(i + 1)
+		}
+		return make([]byte, 0, size)
 	}
 	return make([]byte, 0, n)
+}
+
+func (b *buffers) take(class int) []byte {
+	list := b.free[class]
+	buf := list[len(list)-1]
+	list[len(list)-1] = nil
+	b.free[class] = list[:len(list)-1]
+	b.kept -= cap(buf)
+	return buf[:0]
 }
 
 // put takes a buffer over. append may have given it any capacity; it is kept in the

@@ -310,6 +310,9 @@ func (q *ConsumeQueue) readFile(at int64, dst []Entry, wait bool) (int, error) {
 	}
 	lead := int(at - start)
 	if got <= lead {
+		if wait {
+			return 0, q.damaged(at) // the file ends here
+		}
 		return 0, ioengine.ErrCold
 	}
 	logEnd := q.table.logEnd()

@@ -41,6 +41,8 @@ type GetLimits struct {
 	BytesOnDisk, CountOnDisk     int
 	// MemoryBytes is how far behind the log's end a record counts as in memory.
 	MemoryBytes int64
+	// FilterBytes bounds the consume queue units looked at when a filter lets little pass (maxFilterMessageSize).
+	FilterBytes int
 }
 
 // Get is the scratch of one reader: the question and the answer.
@@ -61,22 +63,17 @@ type Get struct {
 	entries [getChunk]Entry
 }
 
-const (
-	getChunk = 64
-	// maxScanned bounds the units looked at in one call when a filter lets nothing pass (16,000 bytes of them in the original).
-	maxScanned = 800
-)
+const getChunk = 64
 
 // Do looks for at most maxMsgs messages of q from offset on. wait tells that it may wait for the disk; otherwise ioengine.ErrCold means
 // that it would have had to.
 func (g *Get) Do(s *Store, q *ConsumeQueue, offset int64, maxMsgs int, wait bool) error {
-	g.Parts, g.Count, g.Bytes, g.Next, g.Min, g.Max = g.Parts[:0], 0, 0, 0, 0, 0
-	if q == nil {
+	g.Parts, g.Count, g.Bytes, g.Next = g.Parts[:0], 0, 0, 0
+	g.Range(q)
+	switch {
+	case q == nil:
 		g.Status = GetNoMatchedLogicQueue
 		return nil
-	}
-	g.Min, g.Max = q.Min(), q.Max()
-	switch {
 	case g.Max == 0:
 		g.Status = GetNoMessageInQueue
 		return nil
@@ -93,10 +90,18 @@ func (g *Get) Do(s *Store, q *ConsumeQueue, offset int64, maxMsgs int, wait bool
 	return g.scan(s, q, offset, maxMsgs, wait)
 }
 
+// Range fills in the offsets of q alone, 0 and 0 where there is no such queue.
+func (g *Get) Range(q *ConsumeQueue) {
+	g.Min, g.Max = 0, 0
+	if q != nil {
+		g.Min, g.Max = q.Min(), q.Max()
+	}
+}
+
 func (g *Get) scan(s *Store, q *ConsumeQueue, offset int64, maxMsgs int, wait bool) error {
-	logMin, logEnd := s.log.MinOffset(), s.log.Published()
+	logMin := s.log.MinOffset()
 	g.Status, g.Next = GetNoMatchedMessage, offset
-	for scanned, limit := 0, max(maxScanned, maxMsgs); scanned < limit; {
+	for scanned, limit := 0, g.mostScanned(maxMsgs); scanned < limit; {
 		want := min(getChunk, limit-scanned)
 		if len(g.Codes) == 0 {
 			want = min(want, maxMsgs-g.Count)
@@ -111,6 +116,8 @@ func (g *Get) scan(s *Store, q *ConsumeQueue, offset int64, maxMsgs int, wait bo
 		if n == 0 {
 			return nil
 		}
+		// After the entries: each was dispatched when its record was published, so none of them lies behind this.
+		logEnd := s.log.Published()
 		for i := range g.entries[:n] {
 			e := &g.entries[i]
 			if e.Size > 0 && e.PhysicalOffset >= logMin && e.PhysicalOffset+int64(e.Size) <= logEnd && g.matches(e) {
@@ -129,6 +136,11 @@ func (g *Get) scan(s *Store, q *ConsumeQueue, offset int64, maxMsgs int, wait bo
 		}
 	}
 	return nil
+}
+
+// mostScanned is the number of units looked at: what the filter may, and no less than the messages that one answer can have.
+func (g *Get) mostScanned(maxMsgs int) int {
+	return max(g.Limits.FilterBytes/UnitSize, min(maxMsgs, g.Limits.CountInMemory), 1)
 }
 
 func read(q *ConsumeQueue, from int64, dst []Entry, wait bool) (int, error) {

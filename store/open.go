@@ -23,14 +23,20 @@ import (
 func Open(o Options) (*Store, error) {
 	o.setDefaults()
 	s := &Store{opt: o}
-	if err := s.openDerived(); err != nil {
-		return nil, errors.Join(err, s.closeDerived())
-	}
-	if err := s.openLog(); err != nil {
-		return nil, errors.Join(err, s.closeDerived())
-	}
+	s.SetRetention(o.Retention)
 	ctx, cancel := context.WithCancel(context.Background())
-	s.stop = cancel
+	s.ctx, s.stop = ctx, cancel
+	err := s.openDerived()
+	if err == nil {
+		err = s.openLog()
+	}
+	if err != nil {
+		cancel()
+		return nil, errors.Join(err, s.closeDerived())
+	}
+	s.rebuildFound()
+	// What it says is logged.
+	_, _ = s.lookAtDisk()
 	s.goLabelled(ctx, "checkpoint", s.maintain)
 	s.goLabelled(ctx, "retention", s.runRetention)
 	if s.index != nil {
@@ -44,8 +50,12 @@ func (s *Store) openDerived() error {
 	if err := o.FS.MkdirAll(o.Root, 0o755); err != nil {
 		return err
 	}
+	// A process that was killed while it made the folder left a name that is not durable yet.
+	if err := o.FS.SyncDir(filepath.Dir(o.Root)); err != nil {
+		return err
+	}
 	var err error
-	if s.run, err = OpenRunFiles(o.FS, o.Root, o.Logger); err != nil {
+	if s.run, err = openRunFiles(o.FS, o.Root, o.Logger, o.BootID); err != nil {
 		return err
 	}
 	if s.checkpoint, err = OpenCheckpoint(o.FS, o.Root, o.Logger); err != nil {
@@ -59,8 +69,18 @@ func (s *Store) openDerived() error {
 	}
 	s.index, err = OpenIndex(IndexOptions{
 		FS: o.FS, Dir: filepath.Join(o.Root, "index"), HashSlots: o.HashSlots, Entries: o.IndexEntries, Logger: o.Logger,
+		DropAfter: s.indexDropAfter(),
 	})
 	return err
+}
+
+// indexDropAfter is IndexOptions.DropAfter: where a Java broker may have crashed, its checkpoint tells which index files were flushed.
+func (s *Store) indexDropAfter() int64 {
+	if s.run.Last != EndedUnknown {
+		return 0
+	}
+	fields, _ := s.checkpoint.Load()
+	return max(fields.IndexMsgTimestamp, 1)
 }
 
 // logEnd bounds what a queue entry may point to; before the log is open nothing is known.
@@ -124,6 +144,12 @@ func (s *Store) openLog() error {
 		// A Java broker's checkpoint tells a covered offset, not where a record starts: segments do start with one.
 		from = commitlog.AlignToSegment(&lo, from)
 	}
+	if !s.run.Clean() {
+		// From there on the log decides. An entry there may be of a record that the machine lost, or that recovery is about to set aside.
+		if err := s.queues.CutFrom(from); err != nil {
+			return err
+		}
+	}
 	visit := func(_ []byte, r *message.Record) error {
 		s.redispatch(r)
 		return nil
@@ -134,8 +160,7 @@ func (s *Store) openLog() error {
 	}
 	s.log, s.recovery = log, rep
 	s.dispatch.at.Store(rep.End)
-	if !s.run.Clean() || rep.Records == 0 {
-		// A machine that lost power may have kept queue entries of records that it lost.
+	if s.mayPointBeyond(rep) {
 		if err := s.queues.TruncateBeyond(rep.End); err != nil {
 			return errors.Join(err, log.Close())
 		}
@@ -151,10 +176,24 @@ func (s *Store) openLog() error {
 			return errors.Join(err, log.Close())
 		}
 		s.indexer.at.Store(min(s.index.Progress(), rep.End))
+		if n := len(s.index.files); n > 0 {
+			s.indexer.storeTime.Store(s.index.files[n-1].header.endTime)
+		}
 	}
 	o.Logger.Info("commit log is open", "from", rep.From, "end", rep.End, "recordsRead", rep.Records, "quarantined", len(rep.Quarantined),
 		"tornBytes", rep.TornBytes, "cleanStop", s.run.Clean())
 	return nil
+}
+
+// mayPointBeyond tells whether a queue may hold entries of records that are not in the log. A machine that lost power may have kept entries
+// and lost their records; a process that was killed can't have: the log's bytes were in the page cache before the entries were.
+func (s *Store) mayPointBeyond(rep *commitlog.Report) bool {
+	if s.run.Last == EndedCrash || s.run.Last == EndedUnknown || rep.TornBytes > 0 || len(rep.Quarantined) > 0 {
+		return true
+	}
+	beyond := false
+	s.queues.All(func(q *ConsumeQueue) { beyond = beyond || q.lastPhys.Load() >= rep.End })
+	return beyond
 }
 
 // redispatch puts a record that recovery read into its queue, unless the queue has it.
@@ -166,44 +205,4 @@ func (s *Store) redispatch(r *message.Record) {
 	if q := s.queues.Get(r.Topic, r.QueueID); q != nil {
 		q.Next = max(q.Next, r.QueueOffset+1)
 	}
-}
-
-// queueDamaged rebuilds a queue's entries from the log in the background (R5).
-func (s *Store) queueDamaged(topic string, queueID int32, from int64) {
-	s.opt.Logger.Error("a consume queue file is damaged; its entries are read from the log again", "topic", topic, "queueId", queueID, "offset", from)
-	if s.log == nil {
-		return
-	}
-	s.wg.Go(func() { s.rebuildQueue(topic, queueID, from) })
-}
-
-// rebuildQueue reads the log and rewrites the entries of one queue from the given offset on.
-func (s *Store) rebuildQueue(topic string, queueID int32, from int64) {
-	var buf []byte
-	var r message.Record
-	q := s.queues.Get([]byte(topic), queueID)
-	if q == nil {
-		return
-	}
-	// Only after it, damage in this queue is reported again.
-	defer q.EndRewrite()
-	end := s.Dispatched()
-	rewritten := 0
-	for at := s.log.MinOffset(); at < end && s.log.Err() != commitlog.ErrClosed; {
-		raw, next, err := s.log.ReadNext(at, buf)
-		if err != nil {
-			s.opt.Logger.Error("the queue stays damaged: the commit log cannot be read", "topic", topic, "queueId", queueID, "err", err)
-			return
-		}
-		buf = raw[:0]
-		if len(raw) > 0 && message.Decode(raw, &r) == nil && r.QueueID == queueID && string(r.Topic) == topic && r.QueueOffset >= from {
-			if err := q.Rewrite(r.QueueOffset, Entry{r.PhysicalOffset, r.Size, s.tagsCode(&r)}); err != nil {
-				s.opt.Logger.Error("the queue stays damaged", "topic", topic, "queueId", queueID, "err", err)
-				return
-			}
-			rewritten++
-		}
-		at = next
-	}
-	s.opt.Logger.Info("the damaged consume queue is whole again", "topic", topic, "queueId", queueID, "entries", rewritten)
 }

@@ -35,14 +35,19 @@ type batchMessage struct {
 // Append stores p.Draft as the next message of q. now is in ms. The errors are those of commitlog.Log.Append.
 func (s *Store) Append(p *Put, q *ConsumeQueue, now int64) error {
 	p.ClearBatch()
+	s.prepare(&p.Draft)
 	p.Draft.BodyCRC = message.BodyCRC(p.Draft.Body)
 	return s.append(p, q, now, p.Draft.Size())
 }
 
+// prepare sets what the store adds to a message. It decides the size.
+func (s *Store) prepare(d *message.Draft) {
+	d.StoreHost = s.opt.StoreHost
+	d.AppendCRC = s.opt.AppendCRC
+}
+
 func (s *Store) append(p *Put, q *ConsumeQueue, now int64, size int) error {
 	p.queue = q
-	p.Draft.StoreHost = s.opt.StoreHost
-	p.Draft.AppendCRC = s.opt.AppendCRC
 	p.Draft.QueueID = q.QueueID
 	at, err := s.log.Append(size, now, p)
 	if err != nil {
@@ -104,8 +109,7 @@ func (s *Store) AppendBatch(p *Put, q *ConsumeQueue, now int64) error {
 	if len(p.batch) == 0 {
 		return ErrBatch
 	}
-	p.Draft.AppendCRC = s.opt.AppendCRC
-	p.Draft.StoreHost = s.opt.StoreHost
+	s.prepare(&p.Draft)
 	size := 0
 	for i := range p.batch {
 		d := p.draftOf(i)

@@ -207,6 +207,20 @@ func (q *ConsumeQueue) scanFile(base int64, look func(at func(n int64) Entry)) e
 // called before anybody reads. Units behind the queues' ends, which a snapshot does not know and nobody can see, are
 // cleared in the background, so that a later scan does not take them for messages.
 func (t *QueueTable) TruncateBeyond(phys int64) error {
+	if err := t.CutFrom(phys); err != nil {
+		return err
+	}
+	t.background.Go(func() {
+		if err := t.clearBehind(); err != nil && t.ctx.Err() == nil {
+			t.log.Error("consume queue files may hold entries of messages that were lost; only a scan would see them", "err", err)
+		}
+	})
+	return nil
+}
+
+// CutFrom is TruncateBeyond for entries that the log is about to be read for again: units behind the queues' ends are left to be
+// overwritten.
+func (t *QueueTable) CutFrom(phys int64) error {
 	if err := t.WriteBack(); err != nil {
 		return err
 	}
@@ -216,15 +230,7 @@ func (t *QueueTable) TruncateBeyond(phys int64) error {
 			cut = append(cut, q)
 		}
 	})
-	if err := inParallel(t.ctx, cut, func(q *ConsumeQueue) error { return q.truncateBeyond(phys) }); err != nil {
-		return err
-	}
-	t.background.Go(func() {
-		if err := t.clearBehind(); err != nil && t.ctx.Err() == nil {
-			t.log.Error("consume queue files may hold entries of messages that were lost; only a scan would see them", "err", err)
-		}
-	})
-	return nil
+	return inParallel(t.ctx, cut, func(q *ConsumeQueue) error { return q.truncateBeyond(phys) })
 }
 
 func (q *ConsumeQueue) truncateBeyond(phys int64) error {

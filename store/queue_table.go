@@ -20,6 +20,9 @@ import (
 // maxFileUnits keeps a file below 2 GiB, as the original's mapping does.
 const maxFileUnits = math.MaxInt32 / UnitSize
 
+// defaultUnwritten is QueueTableOptions.MaxUnwritten by default.
+const defaultUnwritten = 64 << 20
+
 // MaxQueueID is the largest queue id a topic can have.
 const MaxQueueID = 65535
 
@@ -119,7 +122,7 @@ func NewQueueTable(o QueueTableOptions) (*QueueTable, error) {
 		t.fileUnits = 300_000
 	}
 	if t.maxUnwritten <= 0 {
-		t.maxUnwritten = 64 << 20
+		t.maxUnwritten = defaultUnwritten
 	}
 	if t.idlePasses <= 0 {
 		t.idlePasses = 64

@@ -40,6 +40,8 @@ type Options struct {
 	Logger          *slog.Logger
 	// Now is the wall clock.
 	Now func() time.Time
+	// BootID names this start of the machine; default what the kernel says.
+	BootID string
 	// OnFlushed, OnFail: see commitlog.Options. OnArrive is called when a queue with Waiters got entries; it must not wait.
 	OnFlushed func()
 	OnFail    func(error)
@@ -74,6 +76,9 @@ func (o *Options) setDefaults() {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.BootID == "" {
+		o.BootID = bootID()
+	}
 	if o.OnArrive == nil {
 		o.OnArrive = func(*ConsumeQueue) {}
 	}
@@ -95,8 +100,14 @@ type Store struct {
 
 	// indexed is how far the index follower has come; its goroutine's alone, read through IndexedOffset.
 	indexer indexer
-	stop    context.CancelFunc
-	wg      sync.WaitGroup
+	// ctx ends when Close calls stop; wg are the store's goroutines.
+	ctx  context.Context
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+	// damaged are queues that were found damaged before the store was opened: see rebuild.go.
+	damagedMu sync.Mutex
+	damaged   []damagedQueue
+	opened    bool
 	// checkpointMu: one checkpoint at a time.
 	checkpointMu sync.Mutex
 }
@@ -181,13 +192,14 @@ const flushLimit = 30 * time.Second
 func (s *Store) Checkpoint() error {
 	s.checkpointMu.Lock()
 	defer s.checkpointMu.Unlock()
+	// The clock before the offset: what lies behind it was stored later, and a Java broker that goes by the times reads it again.
+	now := s.opt.Now().UnixMilli()
 	at := s.Dispatched()
 	ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
 	defer cancel()
 	if err := s.log.WaitFlushed(ctx, at); err != nil {
 		return err
 	}
-	now := s.opt.Now().UnixMilli()
 	c := CheckpointFields{PhysicMsgTimestamp: now, LogicsMsgTimestamp: now, IndexMsgTimestamp: now, MasterFlushedOffset: 0,
 		ConfirmPhyOffset: at, LogicsPhysicalOffset: at}
 	if s.index != nil {

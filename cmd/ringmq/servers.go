@@ -132,10 +132,8 @@ func standaloneCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if live.Load().NamesrvAddr == "" {
-			if err := live.Set("namesrvAddr", net.JoinHostPort("127.0.0.1", nsPort)); err != nil && !errors.Is(err, config.ErrNotPersisted) {
-				return err
-			}
+		if err := live.SetDefault("namesrvAddr", net.JoinHostPort("127.0.0.1", nsPort)); err != nil {
+			return err
 		}
 		b, err := broker.Open(live, broker.Options{Logger: log})
 		if err != nil {

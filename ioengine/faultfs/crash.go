@@ -2,7 +2,10 @@ package faultfs
 
 import (
 	"bytes"
+	"fmt"
+	"iter"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"syscall"
@@ -33,6 +36,13 @@ func (m CrashMode) String() string {
 // outcome. Handles, locks, gates and faults do not survive; the capacity does. f
 // goes on as if nothing had happened.
 func (f *FS) Crash(seed int64, mode CrashMode) *FS {
+	return f.crash(mode, rand.New(rand.NewPCG(uint64(seed), uint64(mode))).IntN)
+}
+
+// chooser throws the dice of a crash: it answers one of n outcomes, 0 for what was before the change and 1 for all of the change.
+type chooser func(n int) int
+
+func (f *FS) crash(mode CrashMode, choose chooser) *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	next := New()
@@ -44,17 +54,55 @@ func (f *FS) Crash(seed int64, mode CrashMode) *FS {
 			fromName: p.fromName, toName: p.toName, node: c.node(p.node)})
 	}
 	if mode != KeepAll {
-		dice := rand.New(rand.NewPCG(uint64(seed), uint64(mode)))
 		for _, p := range next.pending {
-			if mode != LoseAll && dice.IntN(2) == 0 {
+			if mode != LoseAll && choose(2) == 1 {
 				p.apply()
 			}
 		}
 		next.pending = nil
-		powerLoss(next.root, mode, dice, map[*inode]bool{})
+		powerLoss(next.root, mode, choose, map[*inode]bool{})
 	}
 	next.used = count(next.root, map[*inode]bool{})
 	return next
+}
+
+// CrashStates gives the states that a power loss may leave, up to most of them, each with a name: every subset of the unsynced pages,
+// sizes and names where there are few enough; else each prefix, each one lost, each one kept, and by the dice what is left of most.
+func (f *FS) CrashStates(most int) iter.Seq2[string, *FS] {
+	return func(yield func(string, *FS) bool) {
+		n := 0
+		all := f.crash(Random, func(int) int { n++; return 1 })
+		give := func(name string, keep func(i int) bool) bool {
+			i := -1
+			return yield(name, f.crash(Random, func(int) int {
+				if i++; keep(i) {
+					return 1
+				}
+				return 0
+			}))
+		}
+		if n < 30 && 1<<n <= most {
+			for mask := range 1<<n - 1 {
+				if !give(fmt.Sprintf("subset %0*b of %d changes", n, mask, n), func(i int) bool { return mask>>i&1 == 1 }) {
+					return
+				}
+			}
+			yield("all changes kept", all)
+			return
+		}
+		for k := range n {
+			if !give(fmt.Sprintf("the first %d of %d changes", k, n), func(i int) bool { return i < k }) ||
+				!give(fmt.Sprintf("all but change %d of %d", k, n), func(i int) bool { return i != k }) ||
+				!give(fmt.Sprintf("change %d of %d alone", k, n), func(i int) bool { return i == k }) {
+				return
+			}
+		}
+		for seed := range max(0, most-3*n) {
+			if !yield(fmt.Sprintf("seed %d", seed), f.Crash(int64(seed), Torn)) {
+				return
+			}
+		}
+	}
 }
 
 // Kill is Crash of the process alone: everything written is there.
@@ -87,7 +135,7 @@ func (c copier) names(from map[string]*inode) map[string]*inode {
 
 // powerLoss settles names and bytes below a folder, in the order of the names so
 // that a seed always throws the same dice.
-func powerLoss(n *inode, mode CrashMode, dice *rand.Rand, seen map[*inode]bool) {
+func powerLoss(n *inode, mode CrashMode, choose chooser, seen map[*inode]bool) {
 	if seen[n] {
 		return
 	}
@@ -95,22 +143,22 @@ func powerLoss(n *inode, mode CrashMode, dice *rand.Rand, seen map[*inode]bool) 
 	if n.dir {
 		n.entries = maps.Clone(n.durable)
 		for _, name := range sortedNames(n.entries) {
-			powerLoss(n.entries[name], mode, dice, seen)
+			powerLoss(n.entries[name], mode, choose, seen)
 		}
 		return
 	}
-	n.cache = survivors(n, mode, dice)
+	n.cache = survivors(n, mode, choose)
 	n.dev = bytes.Clone(n.cache)
 	n.lost, n.snap = nil, nil
 	n.chill()
 }
 
 // survivors is what the device has of a file after a power loss.
-func survivors(n *inode, mode CrashMode, dice *rand.Rand) []byte {
+func survivors(n *inode, mode CrashMode, choose chooser) []byte {
 	if mode == LoseAll {
 		return bytes.Clone(n.dev)
 	}
-	size := crashSize(int64(len(n.dev)), int64(len(n.cache)), dice)
+	size := crashSize(int64(len(n.dev)), int64(len(n.cache)), choose)
 	old, new := resized(bytes.Clone(n.dev), size), resized(bytes.Clone(n.cache), size)
 	for i := range min(len(n.lost), len(n.cache), len(new)) {
 		if n.lost[i] && n.snap[i] == n.cache[i] {
@@ -120,40 +168,40 @@ func survivors(n *inode, mode CrashMode, dice *rand.Rand) []byte {
 	for at := 0; at < len(old); at += pageSize {
 		end := min(at+pageSize, len(old))
 		if !bytes.Equal(old[at:end], new[at:end]) {
-			writePage(old[at:end], new[at:end], mode, dice)
+			writePage(old[at:end], new[at:end], mode, choose)
 		}
 	}
 	return old
 }
 
 // crashSize is the old size, the new one, or a page boundary between them.
-func crashSize(old, new int64, dice *rand.Rand) int64 {
+func crashSize(old, new int64, choose chooser) int64 {
 	if old == new {
 		return old
 	}
-	switch dice.IntN(3) {
+	switch choose(3) {
 	case 0:
 		return old
 	case 1:
 		return new
 	}
 	low, high := min(old, new), max(old, new)
-	size := low + dice.Int64N(high-low+1)
+	size := low + int64(choose(int(min(high-low+1, math.MaxInt32))))
 	return max(low, size-size%pageSize)
 }
 
-func writePage(old, new []byte, mode CrashMode, dice *rand.Rand) {
+func writePage(old, new []byte, mode CrashMode, choose chooser) {
 	outcomes := 2
 	if mode == Torn {
 		outcomes = 3
 	}
-	switch dice.IntN(outcomes) {
+	switch choose(outcomes) {
 	case 0: // lost
 	case 1:
 		copy(old, new)
 	case 2:
 		for at := 0; at < len(old); at += sectorSize {
-			if end := min(at+sectorSize, len(old)); dice.IntN(2) == 0 {
+			if end := min(at+sectorSize, len(old)); choose(2) == 1 {
 				copy(old[at:end], new[at:end])
 			}
 		}

@@ -104,6 +104,10 @@ func (n *inode) persistSector(at int64, b []byte) {
 			break
 		}
 	}
+	if len(lost) == 0 {
+		copy(n.dev[at:], b)
+		return
+	}
 	for i := range b {
 		if i >= len(lost) || !lost[i] {
 			n.dev[at+int64(i)] = b[i]

@@ -3,6 +3,8 @@ package ringmq.e2e;
 import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CountDownLatch;
@@ -118,6 +120,9 @@ public class Admin {
         mqadmin("topicRoute-wiped", "\"perm\":\\s*4", "topicRoute", "-t", TOPIC);
         mqadmin("addWritePerm", "add write perm of broker\\[" + brokerName + "\\] in name server\\[.*\\] OK, [1-9]", "addWritePerm", "-b", brokerName);
         mqadmin("topicRoute-restored", "\"perm\":\\s*6", "topicRoute", "-t", TOPIC);
+        Path folder = Files.createTempDirectory("ringmq-admin");
+        more(broker, cluster, brokerName, folder, sent, queue, consumer);
+        new AdminCalls(namesrv, broker, brokerName, consumer, sent).run();
         mqadmin("cleanExpiredCQ", "success", "cleanExpiredCQ", "-b", broker);
         mqadmin("cleanUnusedTopic", "success", "cleanUnusedTopic", "-b", broker);
         mqadmin("deleteExpiredCommitLog", "success", "deleteExpiredCommitLog", "-b", broker);
@@ -133,6 +138,62 @@ public class Admin {
             System.exit(0);
         }
         Report.exit();
+    }
+
+    /** Commands that the others do not lead to. */
+    static void more(String broker, String cluster, String brokerName, Path folder, SendResult sent, int queue, DefaultMQPushConsumer consumer)
+        throws Exception {
+        Path topics = Files.writeString(folder.resolve("topics.json"), "[{\"topicName\":\"AdminListA\",\"readQueueNums\":2,\"writeQueueNums\":2,\"perm\":6},"
+            + "{\"topicName\":\"AdminListB\",\"readQueueNums\":3,\"writeQueueNums\":3,\"perm\":6}]");
+        Path groups = Files.writeString(folder.resolve("groups.json"), "[{\"groupName\":\"admin-list-a\"},{\"groupName\":\"admin-list-b\",\"retryMaxTimes\":3}]");
+        mqadmin("updateTopicList", "submit batch of topic config to .* success", "updateTopicList", "-b", broker, "-f", topics.toString());
+        mqadmin("topicRoute-list", "\"readQueueNums\":\\s*3", "topicRoute", "-t", "AdminListB");
+        mqadmin("updateSubGroupList", "submit batch of .* success", "updateSubGroupList", "-c", cluster, "-f", groups.toString());
+        mqadmin("getConsumerConfig-list", "retryMaxTimes\\s+= *3", "getConsumerConfig", "-g", "admin-list-b");
+        mqadmin("updateTopic-order", "set topic\\[AdminOrder\\] isOrder=true|set cluster orderConf[\\s\\S]*isOrder=true",
+            "updateTopic", "-c", cluster, "-t", "AdminOrder", "-r", "2", "-w", "2", "-o", "true");
+        mqadmin("setConsumeMode", "set consume mode to .* success", "setConsumeMode", "-b", broker, "-t", TOPIC, "-g", "admin-clone", "-m", "PULL");
+        mqadmin("statsAll-all", TOPIC + "\\s+" + GROUP, "statsAll");
+        mqadmin("statsAll-active", "#Topic", "statsAll", "-a");
+        mqadmin("checkMsgSendRT", "Avg RT: \\d+\\.\\d+", "checkMsgSendRT", "-t", TOPIC, "-a", "5", "-s", "64");
+        mqadmin("sendMsgStatus", "SEND_OK", "sendMsgStatus", "-b", brokerName, "-c", "3");
+        Report.scenario("mqadmin-clusterRT", () -> {
+            String out = endless("clusterRT", "-a", "3", "-i", "1", "-c", cluster);
+            Report.check(Pattern.compile(cluster + "\\s+" + brokerName + "\\s+\\d+\\.\\d+\\s+3\\s+0").matcher(out).find(), "it prints: " + out.trim());
+        });
+        mqadmin("printMsgByQueue", "BODY: admin body", "printMsgByQueue", "-t", TOPIC, "-a", brokerName, "-i", Integer.toString(queue), "-p", "true", "-d", "true");
+        mqadmin("queryMsgById-direct", "consumeResult=CR_SUCCESS",
+            "queryMsgById", "-t", TOPIC, "-i", sent.getOffsetMsgId(), "-g", GROUP, "-d", consumer.buildMQClientId());
+        Report.scenario("mqadmin-consumerStatus-jstack", () -> {
+            String out = command("consumerStatus", "-g", GROUP, "-i", consumer.buildMQClientId(), "-s");
+            Report.check(out.contains("#Consumer Subscription#") && out.contains("#Consumer jstack#"), "it prints: " + out.trim());
+        });
+        mqadmin("consumerStatus-broker", GROUP, "consumerStatus", "-g", GROUP, "-b", broker);
+        mqadmin("resetOffsetByTime-offset", "reset consumer offset to 0",
+            "resetOffsetByTime", "-g", GROUP, "-t", TOPIC, "-s", "-1", "-b", broker, "-q", Integer.toString(queue), "-o", "0");
+        mqadmin("haStatus", "#MasterCommitLogMaxOffset\\s+[1-9]", "haStatus", "-b", broker);
+        mqadmin("exportMetadata", "export .* success", "exportMetadata", "-c", cluster, "-f", folder.toString());
+        Report.scenario("mqadmin-exportMetadata-content", () -> {
+            String text = Files.readString(folder.resolve("metadata.json"));
+            Report.check(text.contains(TOPIC) && text.contains("admin-list-a"), "topics or groups are missing: " + text);
+            Report.check(!text.contains("TBW102"), "system topics are exported: " + text);
+        });
+        mqadmin("exportMetadata-topic", "export .* success", "exportMetadata", "-b", broker, "-t", "-f", folder.toString());
+        mqadmin("exportConfigs", "export .* success", "exportConfigs", "-c", cluster, "-f", folder.toString());
+        mqadmin("exportMetrics", "export .* success", "exportMetrics", "-c", cluster, "-f", folder.toString());
+        Report.scenario("mqadmin-exportMetrics-content", () -> {
+            String text = Files.readString(folder.resolve("metrics.json"));
+            Report.check(text.contains("\"normalInTps\"") || text.contains("runtimeQuota"), "no figures: " + text);
+        });
+        mqadmin("updateNamesrvConfig", "update name server config success", "updateNamesrvConfig", "-k", "orderMessageEnable", "-v", "true");
+        Report.scenario("mqadmin-getBrokerEpoch", () -> {
+            String out = command("getBrokerEpoch", "-b", brokerName);
+            Report.check(out.contains("this request only for controllerMode"), "it prints: " + out);
+        });
+        Report.scenario("mqadmin-updateBrokerConfig-refused", () -> {
+            String out = command("updateBrokerConfig", "-b", broker, "-k", "configBlackList", "-v", "x");
+            Report.check(out.contains("Can not update config in black list"), "it prints: " + out);
+        });
     }
 
     static String[] clusterAndBroker() throws Exception {
@@ -174,6 +235,34 @@ public class Admin {
         all.add("-n");
         all.add(namesrv);
         return run(all.toArray(new String[0]));
+    }
+
+    /** A command that runs until it is interrupted: it is, after three seconds, and again until it has ended. */
+    static String endless(String... args) throws InterruptedException {
+        Thread caller = Thread.currentThread();
+        Thread stopper = new Thread(() -> {
+            try {
+                for (Thread.sleep(3000); ; Thread.sleep(300)) {
+                    caller.interrupt();
+                }
+            } catch (InterruptedException e) {
+                return; // the command has ended
+            }
+        });
+        stopper.start();
+        try {
+            return command(args);
+        } finally {
+            stopper.interrupt();
+            while (stopper.isAlive()) {
+                try {
+                    stopper.join();
+                } catch (InterruptedException e) {
+                    continue; // its last one, which came late
+                }
+            }
+            Thread.interrupted();
+        }
     }
 
     static String run(String... args) {

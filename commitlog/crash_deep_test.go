@@ -1,0 +1,8 @@
+//go:build crash
+
+package commitlog
+
+const (
+	crashDepth  = 256
+	sampleEvery = 1
+)
