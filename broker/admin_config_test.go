@@ -96,7 +96,7 @@ func TestRetentionByRequest(t *testing.T) {
 	c.must(remoting.ReqUpdateBrokerConfig, nil, []byte("fileReservedTime=1\n"))
 	c.must(remoting.ReqDeleteExpiredCommitlog, nil, nil)
 	eventually(t, "the old segment is deleted", func() bool { return log.MinOffset() > 0 })
-	require.NoFileExists(t, first)
+	eventually(t, "its file is removed", func() bool { _, err := os.Stat(first); return os.IsNotExist(err) })
 	c.must(remoting.ReqCleanExpiredConsumequeue, nil, nil)
 	q := decoded[remoting.QueryConsumeQueueBody](t, c.ask(remoting.ReqQueryConsumeQueue, fields{"topic": "T", "queueId": "1", "index": "0", "count": "9"}, nil))
 	require.Positive(t, q.MinQueueIndex)

@@ -22,6 +22,11 @@ func heartbeat(r *request) *answer {
 	b := r.b
 	ch := clientChannel{connID: r.conn.ID, conn: r.conn, clientID: data.ClientID, language: r.cmd.Language, version: r.cmd.Version,
 		addr: r.conn.Remote, seen: steadyNow(), seenAt: b.nowMillis()}
+	defer func() {
+		if r.conn.Closed() { // it may have been forgotten before it was registered
+			b.connectionClosed(r.conn)
+		}
+	}()
 	subChanged := data.HeartbeatFingerprint == 0
 	for i := range data.ConsumerDataSet {
 		c := &data.ConsumerDataSet[i]
@@ -35,9 +40,6 @@ func heartbeat(r *request) *answer {
 		if err := b.clients.registerProducer(ch, p.GroupName); err != nil {
 			return failed(err)
 		}
-	}
-	if r.conn.Closed() { // it may have been forgotten before it was registered
-		b.connectionClosed(r.conn)
 	}
 	return succeeded().with("IS_SUPPORT_HEART_BEAT_V2", true).with("IS_SUB_CHANGE", subChanged)
 }

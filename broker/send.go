@@ -87,6 +87,9 @@ func (h *handler) onSend(c *netpath.Conn) {
 	case v.code != sendReady:
 		s.reply(h, c, v)
 		return
+	case h.acks.Full(): // it may have to wait for the device, and is not stored without a place to wait
+		s.reply(h, c, verdict{remoting.RespSystemBusy, acksOverload})
+		return
 	}
 	q, err := s.append(&h.cmd, now.UnixMilli)
 	switch {
@@ -169,7 +172,7 @@ func (s *sender) fill(cmd *remoting.Command, c *netpath.Conn) {
 }
 
 func (s *sender) checkBatch(maxBody int) verdict {
-	s.hot = message.Hot{}
+	s.hot = message.ScanHot(s.put.Draft.Properties)
 	switch {
 	case message.IsRetryTopic(s.hdr.Topic):
 		return verdict{remoting.RespMessageIllegal, "batch request does not support retry group " + string(s.hdr.Topic)}
