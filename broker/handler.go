@@ -25,13 +25,21 @@ type handler struct {
 	acks *commitlog.Waiters[ack]
 	// appended: this turn stored messages. asked: some of them wait for a flush that nobody has asked for yet.
 	appended, asked bool
-	held            heldList
-	ranges          []commitlog.Range
-	nextExpiry      int64
+	// sent are the sends answered in this turn, for the statistics of its end.
+	sent       []sentTo
+	held       heldList
+	ranges     []commitlog.Range
+	nextExpiry int64
 
 	inboxMu sync.Mutex
 	inbox   []*heldPull // pulls whose queue got messages; filled by whoever dispatches
 	woken   []*heldPull
+}
+
+// sentTo is where a message went.
+type sentTo struct {
+	topic   *Topic
+	queueID int32
 }
 
 const (
@@ -123,10 +131,29 @@ func (h *handler) OnTurn(now netpath.Clock) {
 	}
 	h.releaseAcks(now)
 	h.runWoken(now)
+	h.countSent(now)
 	if now.MonoNanos >= h.nextExpiry {
 		h.nextExpiry = now.MonoNanos + expireEvery
 		h.expireHeld(now)
 	}
+}
+
+// countSent counts how long the turn's sends took. Their answers leave together when it ends, so one look at the clock serves them all.
+func (h *handler) countSent(now netpath.Clock) {
+	if len(h.sent) == 0 {
+		return
+	}
+	millis := millisSince(now.MonoNanos)
+	for i, s := range h.sent {
+		h.send.stats.putTook(s.topic, s.queueID, millis)
+		h.sent[i] = sentTo{}
+	}
+	h.sent = h.sent[:0]
+}
+
+// millisSince is the time since a moment of the monotonic clock (ns).
+func millisSince(began int64) int64 {
+	return (netpath.ReadClock().MonoNanos - began) / int64(time.Millisecond)
 }
 
 // flushed and arrived are called from other threads.

@@ -109,7 +109,7 @@ func (h *handler) answerPull(c *netpath.Conn, err error, now netpath.Clock) {
 			h.toLane(c, laneCold, h.b.pullSlowly)
 			return
 		}
-		p.count()
+		p.count(now.MonoNanos)
 	default:
 		code := pullCode(p.get.Status, p.hdr.QueueOffset)
 		h.replyPull(c, code, p.remark(), p.get.Next, nil)
@@ -269,8 +269,9 @@ func pullCode(s store.GetStatus, offset int64) int32 {
 	return remoting.RespPullOffsetMoved
 }
 
-// count adds an answered pull to the statistics.
-func (p *puller) count() {
+// count adds an answered pull to the statistics. began is on the monotonic clock (ns).
+func (p *puller) count(began int64) {
+	p.stats.getTook(p.group.Name, p.topic, p.hdr.QueueID, millisSince(began))
 	p.stats.got(p.group.Name, p.topic, p.get.Count, p.get.Bytes)
 }
 
@@ -385,7 +386,7 @@ func grow(b []byte, n int) []byte {
 
 // pullSlowly is onPull where waiting is allowed: on a goroutine. It does not hold.
 func (b *Broker) pullSlowly(c *netpath.Conn, frame []byte) {
-	p := puller{b: b, stats: b.stats.lane(0)}
+	p, began := puller{b: b, stats: b.stats.lane(0)}, netpath.ReadClock().MonoNanos
 	var cmd remoting.Command
 	if err := cmd.Decode(frame); err != nil {
 		c.Close(err)
@@ -417,6 +418,7 @@ func (b *Broker) pullSlowly(c *netpath.Conn, frame []byte) {
 	}
 	w := p.pullHead(make([]byte, 0, p.get.Bytes+512), &cmd, remoting.RespSuccess, "", p.get.Next, 0)
 	buf := w.FinishHead(p.get.Bytes)
+	head := len(buf)
 	for _, part := range p.get.Parts {
 		n := len(buf)
 		buf = grow(buf, part.N)
@@ -425,6 +427,8 @@ func (b *Broker) pullSlowly(c *netpath.Conn, frame []byte) {
 			return
 		}
 	}
-	p.count()
+	p.count(began)
+	b.stats.fellBehind(p.topic.Name, p.group.Name, p.hdr.QueueID, b.store.Log().Published()-p.get.Parts[0].Off,
+		b.nowMillis()-message.StoreTimestampOf(buf[head:]))
 	b.sendFrame(c, &cmd, buf)
 }

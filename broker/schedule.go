@@ -102,6 +102,7 @@ type delivery struct {
 	*schedule
 	sender  sender
 	entries [scheduleBatch]store.Entry
+	props   []byte
 }
 
 // level delivers what is due of one level.
@@ -166,8 +167,18 @@ func (d *delivery) deliver(ctx context.Context, e store.Entry) error {
 		d.log.Error("a delayed message does not say where it goes and is passed over", "offset", e.PhysicalOffset, "topic", string(topic))
 		return nil
 	}
-	return d.b.storeInternal(ctx, &d.sender, message.Draft{Topic: topic, QueueID: int32(queueID), Body: r.Body, Properties: r.Properties, Flag: r.Flag,
+	d.props = message.AppendWithout(d.props[:0], r.Properties, doneWhenDelivered)
+	return d.b.storeInternal(ctx, &d.sender, message.Draft{Topic: topic, QueueID: int32(queueID), Body: r.Body, Properties: d.props, Flag: r.Flag,
 		SysFlag: r.SysFlag, ReconsumeTimes: r.ReconsumeTimes, BornTimestamp: r.BornTimestamp, BornHost: r.BornHost})
+}
+
+// doneWhenDelivered tells the properties that a delayed message leaves behind.
+func doneWhenDelivered(name []byte) bool {
+	switch string(name) {
+	case message.PropertyDelay, message.PropertyTimerDeliverMs, message.PropertyTimerDelaySec, message.PropertyCRC32:
+		return true
+	}
+	return false
 }
 
 // storeInternal stores a message of the broker's own, waiting for the log's memory but not for its device.

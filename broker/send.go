@@ -50,6 +50,7 @@ const (
 // ack is what the answer to a stored send says.
 type ack struct {
 	conn           *netpath.Conn
+	began          int64 // ns, monotonic
 	opaque         int32
 	serialize      byte
 	oneway         bool
@@ -97,6 +98,7 @@ func (h *handler) onSend(c *netpath.Conn) {
 		h.toPutLane(c)
 		return
 	case err != nil:
+		s.stats.putFailed()
 		code, remark := codeOf(err)
 		s.reply(h, c, verdict{code, remark})
 		return
@@ -234,10 +236,11 @@ func (s *sender) count() {
 
 // acknowledge answers a stored send, now or when its bytes are on the device.
 func (h *handler) acknowledge(c *netpath.Conn, q *store.ConsumeQueue, now netpath.Clock) {
-	a := h.send.ackFor(c, &h.cmd)
+	a := h.send.ackFor(c, &h.cmd, now.MonoNanos)
 	waits, timeout := h.b.mustWaitForFlush(&h.send, now.UnixMilli)
 	if !waits {
 		h.sendAck(&a, remoting.RespSuccess, "")
+		h.sent = append(h.sent, sentTo{a.topic, a.queueID})
 		return
 	}
 	a.own(&h.send)
@@ -264,8 +267,8 @@ func (b *Broker) mustWaitForFlush(s *sender, now int64) (bool, time.Duration) {
 var falseText = []byte("false")
 
 // ackFor gathers the answer; its slices are still views into the request.
-func (s *sender) ackFor(c *netpath.Conn, cmd *remoting.Command) ack {
-	return ack{conn: c, opaque: cmd.Opaque, serialize: cmd.Serialize, oneway: cmd.IsOneway(), queueID: s.hdr.QueueID,
+func (s *sender) ackFor(c *netpath.Conn, cmd *remoting.Command, began int64) ack {
+	return ack{conn: c, began: began, opaque: cmd.Opaque, serialize: cmd.Serialize, oneway: cmd.IsOneway(), queueID: s.hdr.QueueID,
 		queueOffset: s.put.QueueOffset, physicalOffset: s.put.PhysicalOffset, long: s.hot.UniqKey, batch: s.put.BatchOffsets(), topic: s.topic}
 }
 
@@ -300,6 +303,7 @@ func (h *handler) releaseAcks(now netpath.Clock) {
 		case !ok:
 			return
 		case !late:
+			h.send.stats.putTook(a.topic, a.queueID, (now.MonoNanos-a.began)/int64(time.Millisecond))
 			h.sendAck(&a, remoting.RespSuccess, "")
 		case failure != nil:
 			h.sendAck(&a, remoting.RespServiceNotAvailable, failure.Error())

@@ -89,7 +89,15 @@ func (r *request) storeBack(gc *remoting.SubscriptionGroupConfig, rec *message.R
 	if err := d.Check(b.cfg.Load().MaxMessageSize); err != nil {
 		return refused(remoting.RespMessageIllegal, "%s", err)
 	}
-	return r.storeAndWait(d, topic)
+	a := r.storeAndWait(d, topic)
+	if a.code == remoting.RespSuccess {
+		origin, again := message.Property(rec.Properties, message.PropertyRetryTopic)
+		if !again {
+			origin = rec.Topic
+		}
+		b.stats.sentBack(string(origin), gc.GroupName)
+	}
+	return a
 }
 
 // storeAndWait stores a message on a lane's goroutine and waits for the device as the settings say.

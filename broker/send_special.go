@@ -129,7 +129,7 @@ func (s *sender) createTopic(c *netpath.Conn) verdict {
 // sendSlowly is onSend where waiting is allowed: on the goroutine of the put lane. It does not wait for the device: those behind it would
 // wait for it one by one. The acknowledgement goes back to the reactor.
 func (h *handler) sendSlowly(c *netpath.Conn, frame []byte) {
-	b := h.b
+	b, began := h.b, netpath.ReadClock().MonoNanos
 	s := b.newSender()
 	var cmd remoting.Command
 	if err := cmd.Decode(frame); err != nil {
@@ -146,17 +146,19 @@ func (h *handler) sendSlowly(c *netpath.Conn, frame []byte) {
 		return
 	}
 	if err := b.appendSlowly(&s, &cmd); err != nil {
+		s.stats.putFailed()
 		code, remark := codeOf(err)
 		s.answerSlowly(c, &cmd, verdict{code, remark})
 		return
 	}
 	s.count()
-	a := s.ackFor(c, &cmd)
+	a := s.ackFor(c, &cmd, began)
 	waits, timeout := b.mustWaitForFlush(&s, b.nowMillis())
 	switch {
 	case cmd.IsOneway():
 	case !waits:
 		c.Send(b.appendAck(nil, &a, remoting.RespSuccess, ""))
+		s.stats.putTook(a.topic, a.queueID, millisSince(began))
 	default:
 		a.own(&s)
 		end, deadline := s.put.End, netpath.ReadClock().MonoNanos+int64(timeout)

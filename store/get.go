@@ -51,14 +51,12 @@ type Get struct {
 	// Codes are the tag hashes asked for; empty: every message.
 	Codes []int32
 
-	Status        GetStatus
-	Next          int64 // nextBeginOffset
-	Min, Max      int64 // of the queue
-	Parts         []Part
-	Count         int
-	Bytes         int
-	FirstOffset   int64 // queue offset of the first message found
-	LastStoreTime int64
+	Status   GetStatus
+	Next     int64 // nextBeginOffset
+	Min, Max int64 // of the queue
+	Parts    []Part
+	Count    int
+	Bytes    int
 
 	entries [getChunk]Entry
 }
@@ -168,7 +166,7 @@ func (g *Get) full(e *Entry, maxMsgs int, logEnd int64) bool {
 
 func (g *Get) add(e *Entry) {
 	if g.Count == 0 {
-		g.Status, g.FirstOffset = GetFound, g.Next
+		g.Status = GetFound
 	}
 	g.Count++
 	g.Bytes += int(e.Size)
