@@ -2,6 +2,7 @@ package broker
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ringmq/ringmq/commitlog"
@@ -52,6 +53,16 @@ const (
 // connState is what a connection carries for the broker.
 type connState struct {
 	held heldList // its held pulls
+	// waiting are its sends on the put lane. The reactor adds, the lane takes away.
+	waiting atomic.Int32
+}
+
+// waitingOf is the number of sends of c on the put lane.
+func waitingOf(c *netpath.Conn) int32 {
+	if st, ok := c.User.(*connState); ok {
+		return st.waiting.Load()
+	}
+	return 0
 }
 
 func newHandler(b *Broker, r *netpath.Reactor) *handler {

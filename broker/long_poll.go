@@ -172,6 +172,11 @@ func (h *handler) resume(p *heldPull, now netpath.Clock, last bool) {
 		return
 	}
 	v, forbidden := pl.check(&h.cmd, p.conn)
+	if v.code == sendWaits { // its group was deleted meanwhile
+		h.drop(p)
+		h.toLane(p.conn, laneControl, h.pullOfNewGroup)
+		return
+	}
 	if v.code != sendReady {
 		h.drop(p)
 		h.replyPullError(p.conn, v, forbidden)

@@ -135,14 +135,18 @@ func (r *registrar) masked(c *remoting.TopicConfig) remoting.TopicConfig {
 	return out
 }
 
-// each runs work for every name server side by side, and logs a failure once until it works again.
+// each is tell unless the broker has left the route.
 func (r *registrar) each(ctx context.Context, work func(ctx context.Context, addr string) error) {
 	r.mu.Lock()
 	quit := r.quit
 	r.mu.Unlock()
-	if quit {
-		return
+	if !quit {
+		r.tell(ctx, work)
 	}
+}
+
+// tell runs work for every name server side by side, and logs a failure once until it works again.
+func (r *registrar) tell(ctx context.Context, work func(ctx context.Context, addr string) error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(r.b.cfg.Load().RegisterBrokerTimeoutMills)*time.Millisecond)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -247,7 +251,10 @@ func (r *registrar) heartbeat(ctx context.Context) {
 func (r *registrar) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
-	r.each(ctx, func(ctx context.Context, addr string) error {
+	r.mu.Lock()
+	r.quit = true // first: a round that begins now must not register it again
+	r.mu.Unlock()
+	r.tell(ctx, func(ctx context.Context, addr string) error {
 		c, _, err := r.conn(ctx, addr)
 		if err != nil {
 			return err
@@ -258,9 +265,6 @@ func (r *registrar) leave() {
 		}
 		return answer.Err()
 	})
-	r.mu.Lock()
-	r.quit = true
-	r.mu.Unlock()
 }
 
 func (r *registrar) closeAll() {

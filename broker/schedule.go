@@ -19,8 +19,9 @@ import (
 
 // schedule delivers messages with a delay level: each level is a queue of SCHEDULE_TOPIC_XXXX in order of due time, and its entries carry
 // that time as tagsCode. What is due is stored again under its real topic and queue. How far each level has come is kept in
-// delayOffset.json, in Java's form. A crash between a delivery and the next save delivers the messages of that time again: the log
-// tells them apart by unique key, as in the original. Does the work of ScheduleMessageService.
+// delayOffset.json, in Java's form; what is saved never runs ahead of what the device holds of the deliveries. A crash between a delivery
+// and the next save delivers the messages of that time again: the log tells them apart by unique key, as in the original. Does the work of
+// ScheduleMessageService.
 type schedule struct {
 	b      *Broker
 	log    *slog.Logger
@@ -29,6 +30,13 @@ type schedule struct {
 
 	mu      sync.Mutex
 	version remoting.DataVersion
+	durable []int64 // levels whose deliveries are on the device: what is saved
+}
+
+// progress is how far the levels were when the log ended at end.
+type progress struct {
+	end    int64
+	levels []int64
 }
 
 const (
@@ -59,36 +67,56 @@ func openSchedule(b *Broker, fsys ioengine.FS, dir string, acceptEmpty bool, log
 	if err != nil {
 		return nil, err
 	}
+	s.durable = s.now()
 	s.saver = newSaver(file, log, scheduleSave, s.encode)
 	return s, nil
 }
 
-// offsets is the table as it is saved and as GET_ALL_DELAY_OFFSET tells it.
+// now is where the levels are.
+func (s *schedule) now() []int64 {
+	levels := make([]int64, len(s.levels))
+	for i := range s.levels {
+		levels[i] = s.levels[i].Load()
+	}
+	return levels
+}
+
+// offsets is the table as GET_ALL_DELAY_OFFSET tells it.
 func (s *schedule) offsets() remoting.DelayOffsetTable {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tableLocked(s.now())
+}
+
+func (s *schedule) tableLocked(levels []int64) remoting.DelayOffsetTable {
 	f := remoting.DelayOffsetTable{DataVersion: s.version, OffsetTable: map[int32]int64{}}
-	s.mu.Unlock()
-	for i := range s.levels {
-		if at := s.levels[i].Load(); at > 0 {
+	for i, at := range levels {
+		if at > 0 {
 			f.OffsetTable[int32(i+1)] = at
 		}
 	}
 	return f
 }
 
-func (s *schedule) encode() []byte { return remoting.EncodePrettyBody(s.offsets()) }
+func (s *schedule) encode() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return remoting.EncodePrettyBody(s.tableLocked(s.durable))
+}
 
 // run delivers until ctx ends: one goroutine for all levels, because what they wait for is the clock and not each other.
 func (s *schedule) run(ctx context.Context) {
 	tick := time.NewTicker(scheduleTick)
 	defer tick.Stop()
 	d := delivery{schedule: s, sender: s.b.newSender()}
+	defer d.settleLast()
 	for {
 		for level := range s.levels {
 			if err := d.level(ctx, level); err != nil && ctx.Err() == nil {
 				s.log.Error("delayed messages wait", "level", level+1, "err", err)
 			}
 		}
+		d.settle()
 		select {
 		case <-ctx.Done():
 			return
@@ -97,12 +125,43 @@ func (s *schedule) run(ctx context.Context) {
 	}
 }
 
+// settle lets deliveries that have reached the device count as such, and marks those since as the next to look at.
+func (d *delivery) settle() {
+	log := d.b.store.Log()
+	if d.unsettled.levels != nil && log.Flushed() >= d.unsettled.end {
+		d.mu.Lock()
+		d.durable, d.version = d.unsettled.levels, d.version.Next(0, d.b.nowMillis())
+		d.mu.Unlock()
+		d.unsettled.levels = nil
+		d.saver.markDirty()
+	}
+	if d.unsettled.levels == nil && d.moved {
+		d.moved = false
+		levels := d.now()
+		d.unsettled = progress{log.Published(), levels}
+	}
+}
+
+// settleLast settles what was delivered before the end, so that a clean start does not deliver it again.
+func (d *delivery) settleLast() {
+	for range 2 { // what waits already, and what came since
+		d.settle()
+		if d.unsettled.levels != nil && d.b.store.Log().Flush(saveTimeout) != nil {
+			return
+		}
+	}
+	d.settle()
+}
+
 // delivery is the scratch of the delivering goroutine.
 type delivery struct {
 	*schedule
 	sender  sender
 	entries [scheduleBatch]store.Entry
 	props   []byte
+	// moved: a level has come further since unsettled was taken.
+	moved     bool
+	unsettled progress
 }
 
 // level delivers what is due of one level.
@@ -111,7 +170,8 @@ func (d *delivery) level(ctx context.Context, level int) error {
 	if q == nil {
 		return nil
 	}
-	at := max(d.levels[level].Load(), q.Min())
+	// Behind the end is a table that outlived its queue: what comes now must not be passed over.
+	at := min(max(d.levels[level].Load(), q.Min()), q.Max())
 	for ctx.Err() == nil && at < q.Max() {
 		n, err := q.ReadWait(at, d.entries[:])
 		if err != nil {
@@ -128,7 +188,7 @@ func (d *delivery) level(ctx context.Context, level int) error {
 			}
 			at++
 			d.levels[level].Store(at)
-			d.touch()
+			d.moved = true
 		}
 		if n == 0 {
 			return nil
@@ -146,17 +206,15 @@ func (d *delivery) due(e store.Entry, level int) int64 {
 	return e.TagsCode
 }
 
-func (s *schedule) touch() {
-	s.mu.Lock()
-	s.version = s.version.Next(0, s.b.nowMillis())
-	s.mu.Unlock()
-	s.saver.markDirty()
-}
-
 // deliver stores the message of e under its real topic and queue. A message that retention took, or that rotted, is passed over.
 func (d *delivery) deliver(ctx context.Context, e store.Entry) error {
 	var r message.Record
-	if _, err := d.b.store.ReadMessage(e.PhysicalOffset, &r); err != nil {
+	var invalid *message.InvalidError
+	switch _, err := d.b.store.ReadMessage(e.PhysicalOffset, &r); {
+	case err == nil:
+	case !errors.Is(err, commitlog.ErrGone) && !errors.As(err, &invalid):
+		return err
+	default:
 		d.log.Error("a delayed message cannot be read and is passed over", "offset", e.PhysicalOffset, "err", err)
 		return nil
 	}
@@ -168,8 +226,14 @@ func (d *delivery) deliver(ctx context.Context, e store.Entry) error {
 		return nil
 	}
 	d.props = message.AppendWithout(d.props[:0], r.Properties, doneWhenDelivered)
-	return d.b.storeInternal(ctx, &d.sender, message.Draft{Topic: topic, QueueID: int32(queueID), Body: r.Body, Properties: d.props, Flag: r.Flag,
-		SysFlag: r.SysFlag, ReconsumeTimes: r.ReconsumeTimes, BornTimestamp: r.BornTimestamp, BornHost: r.BornHost})
+	draft := message.Draft{Topic: topic, QueueID: int32(queueID), Body: r.Body, Properties: d.props, Flag: r.Flag,
+		SysFlag: r.SysFlag, ReconsumeTimes: r.ReconsumeTimes, BornTimestamp: r.BornTimestamp, BornHost: r.BornHost,
+		AppendCRC: d.b.cfg.Load().EnabledAppendPropCRC}
+	if err := draft.Check(len(r.Body)); err != nil {
+		d.log.Error("a delayed message cannot be stored again and is passed over", "offset", e.PhysicalOffset, "err", err)
+		return nil
+	}
+	return d.b.storeInternal(ctx, &d.sender, draft)
 }
 
 // doneWhenDelivered tells the properties that a delayed message leaves behind.

@@ -81,7 +81,7 @@ func (h *handler) onSend(c *netpath.Conn) {
 	now := h.reactor.Now()
 	v := s.prepare(&h.cmd, c, now.UnixMilli, false)
 	switch {
-	case v.code == sendWaits || v.code == sendReady && h.b.putLane.Waiting() > 0:
+	case v.code == sendWaits || v.code == sendReady && waitingOf(c) > 0:
 		// What waits must not be overtaken by what comes later on the same connection.
 		h.toPutLane(c)
 		return
@@ -110,7 +110,10 @@ func (h *handler) onSend(c *netpath.Conn) {
 
 // toPutLane hands the request over as it came.
 func (h *handler) toPutLane(c *netpath.Conn) {
+	waiting := &stateOf(c).waiting
+	waiting.Add(1)
 	if !h.b.putLane.Submit(c, h.cmd.Frame(), h.sendSlowly) {
+		waiting.Add(-1)
 		h.send.reply(h, c, verdict{remoting.RespSystemBusy, "[OVERLOAD]the broker is waiting for its disk, try again later"})
 	}
 }
@@ -170,7 +173,7 @@ func (s *sender) fill(cmd *remoting.Command, c *netpath.Conn) {
 	hdr := &s.hdr
 	s.put.Draft = message.Draft{Topic: hdr.Topic, Body: cmd.Body, Properties: hdr.Properties, Flag: hdr.Flag, QueueID: hdr.QueueID,
 		SysFlag: hdr.SysFlag &^ message.SysTransactionMask, ReconsumeTimes: hdr.ReconsumeTimes, BornTimestamp: hdr.BornTimestamp,
-		BornHost: message.HostOf(c.Remote)}
+		BornHost: message.HostOf(c.Remote), AppendCRC: s.b.cfg.Load().EnabledAppendPropCRC}
 }
 
 func (s *sender) checkBatch(maxBody int) verdict {
@@ -252,7 +255,7 @@ const acksOverload = "[OVERLOAD]too many messages are waiting for the disk, try 
 // awaitFlush keeps an acknowledgement until the log is flushed up to end, or the deadline (ns, monotonic) is over.
 func (h *handler) awaitFlush(a *ack, end, deadline int64) {
 	if !h.acks.Add(end, deadline, *a) {
-		h.sendAck(a, remoting.RespSystemBusy, acksOverload)
+		h.sendAck(a, remoting.RespFlushDiskTimeout, acksOverload) // it is stored: not an answer that asks for it again
 		return
 	}
 	h.asked = true

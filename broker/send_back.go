@@ -58,7 +58,8 @@ func (r *request) storeBack(gc *remoting.SubscriptionGroupConfig, rec *message.R
 		return failed(err)
 	}
 	d := message.Draft{Topic: []byte(topic.Name), QueueID: rand.Int32N(max(topic.config.Load().WriteQueueNums, 1)), Body: rec.Body, Flag: rec.Flag,
-		SysFlag: rec.SysFlag &^ message.SysTransactionMask, BornTimestamp: rec.BornTimestamp, BornHost: rec.BornHost, ReconsumeTimes: rec.ReconsumeTimes + 1}
+		SysFlag: rec.SysFlag &^ message.SysTransactionMask, BornTimestamp: rec.BornTimestamp, BornHost: rec.BornHost, ReconsumeTimes: rec.ReconsumeTimes + 1,
+		AppendCRC: b.cfg.Load().EnabledAppendPropCRC}
 	props := message.AppendWithout(nil, rec.Properties, func(name []byte) bool {
 		switch string(name) {
 		case message.PropertyDelay, message.PropertyRealTopic, message.PropertyRealQueueID, message.PropertyCRC32:

@@ -129,6 +129,7 @@ func (s *sender) createTopic(c *netpath.Conn) verdict {
 // sendSlowly is onSend where waiting is allowed: on the goroutine of the put lane. It does not wait for the device: those behind it would
 // wait for it one by one. The acknowledgement goes back to the reactor.
 func (h *handler) sendSlowly(c *netpath.Conn, frame []byte) {
+	defer stateOf(c).waiting.Add(-1)
 	b, began := h.b, netpath.ReadClock().MonoNanos
 	s := b.newSender()
 	var cmd remoting.Command
@@ -163,7 +164,7 @@ func (h *handler) sendSlowly(c *netpath.Conn, frame []byte) {
 		a.own(&s)
 		end, deadline := s.put.End, netpath.ReadClock().MonoNanos+int64(timeout)
 		if !h.reactor.Post(func() { h.awaitFlush(&a, end, deadline) }) {
-			c.Send(b.appendAck(nil, &a, remoting.RespSystemBusy, acksOverload))
+			c.Send(b.appendAck(nil, &a, remoting.RespFlushDiskTimeout, acksOverload))
 		}
 	}
 }

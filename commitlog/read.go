@@ -8,6 +8,8 @@ import (
 	"github.com/ringmq/ringmq/message"
 )
 
+var errNoRecord = &message.InvalidError{Reason: "no record starts there"}
+
 // ErrGone is a place before the first segment that is still there, or behind the end of the log.
 var ErrGone = errors.New("this part of the commit log is not there")
 
@@ -72,7 +74,7 @@ func (l *Log) ReadRecord(off int64) ([]byte, error) {
 	}
 	size, ok := recordSize(head[:], l.ToSegmentEnd(off))
 	if !ok || off+size > l.published.Load() {
-		return nil, fmt.Errorf("no record starts at the log offset %d", off)
+		return nil, fmt.Errorf("log offset %d: %w", off, errNoRecord)
 	}
 	b := make([]byte, size)
 	if err := l.ReadWait(b, off); err != nil {
