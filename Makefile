@@ -8,7 +8,7 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
 # Rooms whose goroutines share state; only those that exist.
 RACE     := $(addsuffix /...,$(addprefix ./,$(wildcard nameserver broker store commitlog netpath config client metrics)))
-CRASH    := $(addsuffix /...,$(addprefix ./,$(wildcard ioengine commitlog store broker)))
+CRASH    := $(addsuffix /...,$(addprefix ./,$(wildcard ioengine commitlog store broker nameserver)))
 
 export CGO_ENABLED := 0
 
@@ -35,7 +35,7 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	scripts/fuzz.sh $(FUZZTIME)
 
 crash: ## kill -9, torn writes, rot, failing and full disks, each run afresh
-	$(GO) test -count=1 -tags crash -run 'Crash|Kill|Torn|Rot|Damage|Recover|Fault|Full|EIO' $(CRASH)
+	$(GO) test -count=1 -tags crash -run 'TestR[1-8]|Crash|Kill|Torn|Rot|Damage|Recover|Fault|Full|EIO|Failed|Power|Metadata|DiskUsed' $(CRASH)
 
 e2e: build ## the official Java and Go clients and mqadmin against bin/ringmq
 	e2e/run.sh

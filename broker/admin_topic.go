@@ -70,7 +70,7 @@ func deleteTopic(r *request) *answer {
 }
 
 func (b *Broker) deleteOneTopic(name string) error {
-	topic, generation := b.topics.delete(name)
+	topic, generation, queuesErr := b.topics.delete(name, b.store.DeleteTopic)
 	if topic == nil {
 		return nil
 	}
@@ -83,10 +83,10 @@ func (b *Broker) deleteOneTopic(name string) error {
 	b.stats.topicDeleted(name)
 	b.modes.topicDeleted(name)
 	b.register.topicChanged(topic)
-	if err := b.store.DeleteTopic(name); err != nil {
-		return fmt.Errorf("topic %s is deleted, its queue files are not: %w", name, err)
+	if queuesErr != nil {
+		return fmt.Errorf("topic %s is deleted, its queue files are not: %w", name, queuesErr)
 	}
-	return nil
+	return b.store.Checkpoint()
 }
 
 // topicConfig handles GET_TOPIC_CONFIG.
@@ -145,6 +145,7 @@ func systemTopics(r *request) *answer {
 // cleanUnusedTopics handles CLEAN_UNUSED_TOPIC: queues whose topic is not in the table go.
 func cleanUnusedTopics(r *request) *answer {
 	b := r.b
+	cleaned := 0
 	for _, name := range b.store.Topics() {
 		if b.topics.find(name) != nil || b.topics.isSystem(name) || strings.HasPrefix(name, message.LMQPrefix) {
 			continue
@@ -154,6 +155,13 @@ func cleanUnusedTopics(r *request) *answer {
 		}
 		b.stats.topicDeleted(name)
 		b.log.Info("queues of a topic that is not in the table deleted", "topic", name)
+		cleaned++
+	}
+	if cleaned == 0 {
+		return succeeded()
+	}
+	if err := b.store.Checkpoint(); err != nil {
+		return failed(err)
 	}
 	return succeeded()
 }

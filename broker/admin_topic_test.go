@@ -1,16 +1,21 @@
 package broker
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/ringmq/ringmq/client"
 	"github.com/ringmq/ringmq/config"
+	"github.com/ringmq/ringmq/ioengine/faultfs"
 	"github.com/ringmq/ringmq/remoting"
 )
 
@@ -115,9 +120,114 @@ func TestCleanUnusedTopics(t *testing.T) {
 		c.createTopic(name)
 		c.send(name, 0, "x")
 	}
-	b.topics.delete("unused") // as a stop between the two steps of a deletion leaves it
+	// As a stop between the two steps of a deletion leaves it.
+	_, _, err := b.topics.delete("unused", func(string) error { return nil })
+	require.NoError(t, err)
 	require.NotNil(t, b.store.Queue([]byte("unused"), 0))
 	c.must(remoting.ReqCleanUnusedTopic, nil, nil)
 	require.Nil(t, b.store.Queue([]byte("unused"), 0))
 	require.NotNil(t, b.store.Queue([]byte("used"), 0))
+}
+
+// Producers that send while their topic is deleted make it anew: what they begin to send after a deletion's answer is where its own answer says.
+func TestDeleteTopicWhileProducersSend(t *testing.T) {
+	const producers, deletions, after = 3, 12, 20
+	type acked struct {
+		deletions, offset int64
+		body              string
+	}
+	b := newTestBroker(t, brokerOptions{})
+	admin := b.client()
+	var over, stored atomic.Int64
+	told := make([][]acked, producers)
+	var wg sync.WaitGroup
+	for id := range producers {
+		c := b.client()
+		wg.Go(func() {
+			for n, left := 0, after; left > 0; n++ {
+				m := acked{deletions: over.Load(), body: fmt.Sprint(id, " ", n)}
+				r, err := c.Invoke(context.Background(), client.Request{Code: remoting.ReqSendMessage, Fields: toSend("again", 0), Body: []byte(m.body)})
+				if err == nil {
+					err = r.Err()
+				}
+				if err == nil {
+					m.offset, err = r.Int("queueOffset")
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				told[id] = append(told[id], m)
+				stored.Add(1)
+				if m.deletions == deletions {
+					left--
+				}
+			}
+		})
+	}
+	for range deletions {
+		seen := stored.Load()
+		eventually(t, "the producers go on", func() bool { return stored.Load() >= seen+10 || t.Failed() })
+		admin.must(remoting.ReqDeleteTopicInBroker, fields{"topic": "again"}, nil)
+		over.Add(1)
+	}
+	wg.Wait()
+	require.False(t, t.Failed())
+
+	var found []string
+	for {
+		_, list := admin.pull("G", "again", 0, int64(len(found)))
+		if len(list) == 0 {
+			break
+		}
+		require.EqualValues(t, len(found), list[0].QueueOffset, "from 0 on, and no offset is left out")
+		found = append(found, bodiesOf(list)...)
+	}
+	require.EqualValues(t, len(found), b.store.Queue([]byte("again"), 0).Max())
+	for _, list := range told {
+		for _, m := range list {
+			if m.deletions == deletions {
+				require.Less(t, m.offset, int64(len(found)))
+				require.Equal(t, m.body, found[m.offset])
+			}
+		}
+	}
+}
+
+// A topic that is made anew while its deletion waits for the device has queues of its own: the rest of the deletion leaves them alone.
+func TestTopicMadeAnewWithinItsDeletion(t *testing.T) {
+	fsys := faultfs.New()
+	b := newFaultBroker(t, fsys, nil)
+	c := b.client()
+	for range 3 {
+		c.send("T", 0, "old")
+	}
+	require.NoError(t, b.store.Checkpoint(), "the queue has a file")
+	gate := gateOf(t, fsys, faultfs.OpRename)
+	code := make(chan int32, 2)
+	ask := func(request client.Request) {
+		require.NoError(t, b.client().Go(request, func(a *remoting.Command, err error) {
+			if err != nil {
+				code <- -1
+				return
+			}
+			code <- a.Code
+		}))
+	}
+	ask(client.Request{Code: remoting.ReqDeleteTopicInBroker, Fields: fields{"topic": "T"}})
+	held := receive(t, gate.Arrived)
+	for !strings.Contains(held.Op.Name, "topics.json") {
+		held.Pass(nil)
+		held = receive(t, gate.Arrived)
+	}
+	ask(client.Request{Code: remoting.ReqSendMessage, Fields: toSend("T", 0), Body: []byte("waits for the topic to be durable")})
+	eventually(t, "the topic is there again", func() bool { return b.topics.find("T") != nil })
+	require.Zero(t, c.send("T", 0, "new"))
+	held.Pass(nil)
+	gate.Open()
+	for range 2 {
+		require.Zero(t, receive(t, code))
+	}
+	_, list := c.pull("G", "T", 0, 0)
+	require.Equal(t, []string{"new", "waits for the topic to be durable"}, bodiesOf(list))
 }

@@ -104,7 +104,7 @@ func Open(cfg *config.Live[config.Broker], o Options) (*Broker, error) {
 	}
 	for _, step := range []func() error{b.listen, b.openTables, b.openStore} {
 		if err := step(); err != nil {
-			return nil, errors.Join(err, b.close())
+			return nil, errors.Join(err, b.closeUnstarted())
 		}
 	}
 	return b, nil
@@ -231,7 +231,7 @@ func (b *Broker) openStore() error {
 	b.store, err = store.Open(store.Options{
 		FS: b.fsys, Root: c.StorePathRootDir, CommitLogDir: c.StorePathCommitLog, SegmentSize: c.MappedFileSizeCommitLog,
 		QueueFileUnits: int((c.MappedFileSizeConsumeQueue + store.UnitSize - 1) / store.UnitSize), HashSlots: c.MaxHashSlotNum,
-		IndexEntries: c.MaxIndexNum, IndexEnable: c.MessageIndexEnable, MaxMessageSize: c.MaxMessageSize,
+		IndexEntries: c.MaxIndexNum, IndexEnable: c.MessageIndexEnable,
 		FlushEvery: time.Duration(c.FlushIntervalCommitLog) * time.Millisecond, Window: time.Duration(c.AsyncFlushWindowMillis) * time.Millisecond,
 		AppendCRC: c.EnabledAppendPropCRC, StoreHost: b.storeHost, DelayLevels: b.delayLevels, Logger: b.log, Now: b.now,
 		Retention: retention,
@@ -305,11 +305,17 @@ func (b *Broker) Store() *store.Store { return b.store }
 // Server is the broker's network server: for metrics.
 func (b *Broker) Server() *netpath.Server { return b.server }
 
-// Shutdown leaves the name servers, answers what has been read, saves the tables and closes the store.
+// Shutdown leaves the name servers, answers what has been read, saves the tables and closes the store. When ctx ends first, requests
+// that still wait for a goroutine are dropped, unanswered and not carried out; those that run already are waited for all the same.
 func (b *Broker) Shutdown(ctx context.Context) error {
 	if b.register != nil {
 		b.register.leave()
 	}
+	defer context.AfterFunc(ctx, func() {
+		for _, l := range b.allLanes() {
+			l.Abandon()
+		}
+	})()
 	err := b.server.Shutdown(ctx)
 	if b.stop != nil {
 		b.stop()
@@ -317,15 +323,38 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	return errors.Join(err, b.close())
 }
 
-func (b *Broker) close() error {
-	var errs []error
-	for _, l := range b.lanes {
-		if l != nil {
-			l.Close()
+// Pending keeps the connections of a reactor open in a shutdown until what was stored for them is answered: sends wait for the log to be
+// flushed, or are on their way through a lane. See netpath.Drainer.
+func (h *handler) Pending() bool {
+	for _, l := range h.b.allLanes() {
+		if l.Waiting() > 0 {
+			return true
 		}
 	}
-	if b.putLane != nil {
-		b.putLane.Close()
+	return h.acks.Len() > 0
+}
+
+func (b *Broker) allLanes() (list []*netpath.Lane) {
+	for _, l := range append(b.lanes[:], b.putLane) {
+		if l != nil {
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
+// closeUnstarted is close for a broker that could not be opened: its ports may be bound.
+func (b *Broker) closeUnstarted() error {
+	if b.server == nil {
+		return b.close()
+	}
+	return errors.Join(b.server.Shutdown(context.Background()), b.close())
+}
+
+func (b *Broker) close() error {
+	var errs []error
+	for _, l := range b.allLanes() {
+		l.Close()
 	}
 	b.topicRoutes.close()
 	b.wg.Wait()

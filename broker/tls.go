@@ -23,6 +23,6 @@ func clientTLS(c *config.TLS) (*tls.Config, error) {
 	}
 	return netpath.ClientTLS(netpath.TLSClientFiles{
 		KeyPath: c.TLSClientKeyPath, KeyPassword: c.TLSClientKeyPassword, CertPath: c.TLSClientCertPath,
-		TrustCertPath: c.TLSClientTrustCertPath, AuthServer: c.TLSClientAuthServer,
+		TrustCertPath: c.TLSClientTrustCertPath, AuthServer: c.TLSClientAuthServer, Ciphers: c.TLSCiphers, Protocols: c.TLSProtocols,
 	})
 }

@@ -385,17 +385,20 @@ func (t *topics) popRetryTopics(name string, groups []string) (list []string) {
 	return list
 }
 
-// delete takes a topic out of the table and returns it, nil when it was not here. Its offsets, statistics and files are the caller's.
-func (t *topics) delete(name string) (topic *Topic, generation uint64) {
+// delete takes a topic out of the table and returns it, nil when it was not here. Its offsets and statistics are the caller's. deleteQueues
+// runs before the topic can be made again: a new topic never gets the queues of the old one, and its messages don't go with them. When it
+// fails the topic is deleted nevertheless.
+func (t *topics) delete(name string, deleteQueues func(name string) error) (topic *Topic, generation uint64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	topic = t.table.remove(name)
 	if topic == nil {
-		return nil, 0
+		return nil, 0, nil
 	}
 	topic.deleted.Store(true)
 	t.log.Info("topic deleted", "topic", name)
-	return topic, t.touchLocked()
+	err = deleteQueues(name)
+	return topic, t.touchLocked(), err
 }
 
 // whileAbsent runs work while no topic of that name can be made; it does nothing when there is one.

@@ -270,11 +270,17 @@ func TestDeleteTopic(t *testing.T) {
 	if err := table.checkDelete(cfg, "T"); err != nil {
 		t.Error(err)
 	}
-	got, generation := table.delete("T")
-	if got != topic || generation == 0 || !topic.deleted.Load() || table.lookup([]byte("T")) != nil {
+	fault := errors.New("fault")
+	got, generation, err := table.delete("T", func(name string) error {
+		if name != "T" || table.mu.TryLock() {
+			t.Error("the queues must go while no topic can be made")
+		}
+		return fault
+	})
+	if got != topic || generation == 0 || err != fault || !topic.deleted.Load() || table.lookup([]byte("T")) != nil {
 		t.Error("not deleted")
 	}
-	if got, generation := table.delete("T"); got != nil || generation != 0 {
+	if got, generation, err := table.delete("T", func(string) error { return fault }); got != nil || generation != 0 || err != nil {
 		t.Error("deleted twice")
 	}
 	if again, _, _ := table.createInSend(cfg, []byte("T"), []byte("TBW102"), 4, 0, netip.AddrPort{}); again == topic || again.deleted.Load() {

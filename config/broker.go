@@ -40,7 +40,7 @@ type Broker struct {
 	// RegionID is put into messages as MSG_REGION and into the send response. Default DefaultRegion.
 	RegionID string `prop:"regionId" default:"DefaultRegion"`
 	// TraceOn is put into messages as TRACE_ON: clients may trace them. Default true.
-	TraceOn bool `prop:"traceOn" default:"true" hot:"1"`
+	TraceOn bool `prop:"traceOn" default:"true"`
 
 	// ---- Where it listens ----
 
@@ -70,9 +70,10 @@ type Broker struct {
 
 	// ---- Threads ----
 
-	// Reactors is the number of network threads. 0 (one per usable core, two cores left to the rest) .. 1024, default 0.
+	// Reactors is the number of network threads. 0 (half of the cores) .. 1024, default 0.
 	Reactors int `prop:"reactors" default:"0" min:"0" max:"1024"`
-	// ReactorCpus are the cores reactors are pinned to, such as 0-3,8; empty: the broker decides. Default empty.
+	// ReactorCpus are the cores reactors are pinned to, such as 0-3,8; empty: none is pinned. Ignored on one or two cores.
+	// Default empty.
 	ReactorCpus string `prop:"reactorCpus" default:"" check:"cpus"`
 
 	// ---- Name servers ----
@@ -135,7 +136,8 @@ type Broker struct {
 	StorePathRootDir string `prop:"storePathRootDir" default:"ringmq-data/store" check:"path"`
 	// StorePathCommitLog is the directory of the CommitLog. Default storePathRootDir/commitlog.
 	StorePathCommitLog string `prop:"storePathCommitLog" default:"" check:"singlePath"`
-	// IoEngine writes the CommitLog: mmap, portable (no mapping, any system), or auto (default).
+	// IoEngine is what files and sockets are served with. mmap or auto (default): the best the system has; portable: plain
+	// calls and mappings, and sockets without epoll.
 	IoEngine string `prop:"ioEngine" default:"auto" oneof:"auto|mmap|portable"`
 	// MappedFileSizeCommitLog is the size of one segment. Bytes, 64 KiB..2 GiB-1, default 1 GiB.
 	MappedFileSizeCommitLog int64 `prop:"mappedFileSizeCommitLog" default:"1073741824" unit:"bytes" min:"65536" max:"2147483647"`
@@ -171,8 +173,8 @@ type Broker struct {
 
 	// DeleteWhen lists the hours of the day, separated by ";", in which expired segments are deleted. Default 04.
 	DeleteWhen string `prop:"deleteWhen" default:"04" check:"hours" hot:"1"`
-	// FileReservedTime is how long a segment is kept. Hours, 0..876000, default 72.
-	FileReservedTime int `prop:"fileReservedTime" default:"72" unit:"hours" min:"0" max:"876000" hot:"1"`
+	// FileReservedTime is how long a segment is kept. Hours, 1..876000, default 72.
+	FileReservedTime int `prop:"fileReservedTime" default:"72" unit:"hours" min:"1" max:"876000" hot:"1"`
 	// DiskMaxUsedSpaceRatio: above it expired segments go at any hour. Percent of the disk, 1..100, default 75.
 	DiskMaxUsedSpaceRatio int `prop:"diskMaxUsedSpaceRatio" default:"75" unit:"percent" min:"1" max:"100" hot:"1"`
 	// DiskSpaceCleanForciblyRatio: above it the oldest segments go even unexpired. Percent, 1..100, default 85.
@@ -181,8 +183,8 @@ type Broker struct {
 	DiskSpaceWarningLevelRatio int `prop:"diskSpaceWarningLevelRatio" default:"90" unit:"percent" min:"1" max:"100" hot:"1"`
 	// CleanResourceInterval is the time between looks at disk and expiry. Milliseconds, 100..3600000, default 10000.
 	CleanResourceInterval int `prop:"cleanResourceInterval" default:"10000" unit:"ms" min:"100" max:"3600000"`
-	// DeleteCommitLogFilesInterval is the pause between two deleted segments. Milliseconds, 0..60000, default 100.
-	DeleteCommitLogFilesInterval int `prop:"deleteCommitLogFilesInterval" default:"100" unit:"ms" min:"0" max:"60000" hot:"1"`
+	// DeleteCommitLogFilesInterval is the pause between two deleted segments. Milliseconds, 1..60000, default 100.
+	DeleteCommitLogFilesInterval int `prop:"deleteCommitLogFilesInterval" default:"100" unit:"ms" min:"1" max:"60000" hot:"1"`
 
 	// ---- Pull ----
 
@@ -201,7 +203,7 @@ type Broker struct {
 	// AccessMessageInMemoryMaxRatio is the share of memory whose worth of newest log counts as "in memory" for the
 	// four limits above. Percent, 1..100, default 40.
 	AccessMessageInMemoryMaxRatio int `prop:"accessMessageInMemoryMaxRatio" default:"40" unit:"percent" min:"1" max:"100" hot:"1"`
-	// MaxFilterMessageSize is how many bytes of queue entries one filtered pull looks through. Bytes, 20..100 MiB,
+	// MaxFilterMessageSize is how many bytes of queue entries one filtered pull looks through. Bytes, 20..1 MiB,
 	// default 16000.
 	MaxFilterMessageSize int `prop:"maxFilterMessageSize" default:"16000" unit:"bytes" min:"20" max:"1048576" hot:"1"`
 	// SlaveReadEnable suggests a slave to consumers that read old messages. Default false.

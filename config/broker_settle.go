@@ -87,3 +87,13 @@ func hostName() string {
 	}
 	return name
 }
+
+// ValueOf is the text of one property of a *Broker or *NameServer; ok is false where it has none of that name.
+func ValueOf(snapshot any, name string) (text string, ok bool) {
+	for _, k := range keysOf(snapshot) {
+		if k.Name == name {
+			return k.text(snapshot), true
+		}
+	}
+	return "", false
+}

@@ -18,7 +18,8 @@
 //	file          -c broker.conf, Java's properties syntax
 //	default       the tag
 //
-// The tls.* keys have one more source below the file: the properties file that tls.config.file names.
+// namesrvAddr has one more source below the file: RocketMQ's own variable NAMESRV_ADDR. So have the tls.* keys: the
+// properties file that tls.config.file names.
 //
 // [Live] owns the values of a running process: an immutable snapshot behind an atomic pointer. Readers take the
 // pointer and never see half a change; a change copies the snapshot, alters the copy and swaps the pointer.

@@ -140,22 +140,22 @@ func (l *loader) readEnviron(environ []string) {
 				l.take("namesrvAddr", value, fromDefault, "environment variable "+name)
 			}
 		case strings.HasPrefix(name, envPrefix):
-			l.strangeEnv(name)
+			l.strangeEnv(name, value)
 		}
 	}
 }
 
 // strangeEnv speaks about a variable with our prefix that is none of this process's keys. Another process's key is
 // passed over: standalone hands the same environment to both.
-func (l *loader) strangeEnv(name string) {
+func (l *loader) strangeEnv(name, value string) {
 	for _, k := range slices.Concat(BrokerKeys(), NameServerKeys()) {
 		if k.Env == name {
 			return
 		}
 	}
-	for property, reason := range withoutEffect() {
+	for property := range withoutEffect() { // the names of refusals are among them
 		if envName(property) == name {
-			l.log.Info("configuration name without effect", "process", l.process, "name", name, "reason", reason)
+			l.strangeName(property, value, "environment variable "+name)
 			return
 		}
 	}

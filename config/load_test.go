@@ -56,7 +56,7 @@ func TestBadValuesStopTheStart(t *testing.T) {
 		file + `:2: listenPort="ten" is not accepted: give a whole number 0..65535`,
 		file + `:4: flushDiskType="FAST" is not accepted: give one of ASYNC_FLUSH, SYNC_FLUSH`,
 		`environment variable RINGMQ_BROKER_ROLE: brokerRole="BOSS"`,
-		`flag --fileReservedTime: fileReservedTime="-1" is not accepted: give a whole number 0..876000 (hours)`,
+		`flag --fileReservedTime: fileReservedTime="-1" is not accepted: give a whole number 1..876000 (hours)`,
 	} {
 		require.ErrorContains(t, err, want)
 	}
@@ -91,6 +91,23 @@ func TestRequestsThatCannotBeMetStopTheStart(t *testing.T) {
 	} {
 		_, err := LoadBroker(Source{File: writeFile(t, text), Environ: []string{}})
 		require.ErrorContains(t, err, want, text)
+	}
+	for variable, want := range map[string]string{
+		"RINGMQ_AUTHENTICATION_ENABLED=true":           "environment variable RINGMQ_AUTHENTICATION_ENABLED: authenticationEnabled=true asks for what ringmq cannot do: access control",
+		"RINGMQ_STORE_TYPE=defaultRocksDB":             "RocksDB",
+		"RINGMQ_READ_ONLY_COMMIT_LOG_STORE_PATHS=/old": "storePathCommitLog",
+		"RINGMQ_ENABLE_DLEGER_COMMIT_LOG=true":         "DLedger",
+		"RINGMQ_USE_TLS=true":                          "tls.enable",
+		"RINGMQ_ENABLE_CONTROLLER_MODE=TRUE":           "controller",
+	} {
+		_, err := LoadBroker(Source{Environ: append(noTLSFile[:1:1], variable)})
+		require.ErrorContains(t, err, want, variable)
+		_, err = LoadNameServer(Source{Environ: append(noTLSFile[:1:1], variable)})
+		require.ErrorContains(t, err, want, variable)
+	}
+	for _, variable := range []string{"RINGMQ_AUTHENTICATION_ENABLED=false", "RINGMQ_STORE_TYPE=default", "RINGMQ_MESSAGE_STORE_PLUG_IN="} {
+		_, err := LoadBroker(Source{Environ: append(noTLSFile[:1:1], variable)})
+		require.NoError(t, err, variable)
 	}
 	for _, text := range []string{"authenticationEnabled=false", "storeType=default", "useTLS=false", "inSyncReplicas=2", "messageStorePlugIn="} {
 		_, err := LoadBroker(Source{File: writeFile(t, text), Environ: noTLSFile})

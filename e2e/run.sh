@@ -2,6 +2,7 @@
 # Runs the end-to-end suite. E2E_TARGET=ringmq (default) or java: what is tested. Arguments go to the driver, for example
 # -only java-json,go or -keep. See README.md.
 set -euo pipefail
+ringmq=$(realpath -m "${RINGMQ:-$(dirname "$0")/../bin/ringmq}")
 cd "$(dirname "$0")"
 target=${E2E_TARGET:-ringmq}
 for tool in java javac mvn go; do
@@ -10,4 +11,4 @@ done
 classes=$PWD/$(./build.sh)
 jars=$PWD/java/target
 exec "$jars/driver" -target "$target" -classpath "$classes:$jars/lib/*" -goclients "$jars/goclients" \
-  -ringmq "${RINGMQ:-$PWD/../bin/ringmq}" "$@"
+  -ringmq "$ringmq" "$@"

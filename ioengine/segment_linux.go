@@ -43,17 +43,8 @@ func (s *linuxSegment) ReadAtNoWait(p []byte, off int64) (int, error) {
 	return s.file.ReadAtNoWait(p, off)
 }
 
-// Resident asks mincore about the view, which is there already, where the kernel
-// has no cachestat.
-func (s *linuxSegment) Resident(off int64, n int) bool {
-	if resident, known := s.file.askCachestat(off, n); known {
-		return resident
-	}
-	if off < 0 || n < 0 || off > int64(len(s.ro)) || int64(n) > int64(len(s.ro))-off {
-		return false
-	}
-	return allInCore(s.ro[off-off%pageSize : off+int64(n)])
-}
+// Resident asks about the file and not, where the kernel has no cachestat, about the view: a segment may be unmapped while it is asked.
+func (s *linuxSegment) Resident(off int64, n int) bool { return s.file.Resident(off, n) }
 
 func (s *linuxSegment) Allocate(off, n int64) error {
 	if err := s.checkGrow("allocate", off, n); err != nil {

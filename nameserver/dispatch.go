@@ -15,7 +15,7 @@ const (
 	slow                // a few goroutines: long answers, and what waits for a disk
 )
 
-// resource and action are what access control will ask for; a later issue enforces them. They are the words of RocketMQ's ACL 2.0.
+// resource and action are what access control will ask for, which is not enforced yet. They are the words of RocketMQ's ACL 2.0.
 type (
 	resource string
 	action   string
@@ -32,7 +32,7 @@ const (
 	sub    action = "Sub"
 )
 
-// route is one row of the dispatch table.
+// endpoint is one row of the dispatch table.
 type endpoint struct {
 	handle   func(s *Server, r *request) reply
 	lane     lane

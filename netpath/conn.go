@@ -59,6 +59,7 @@ type Conn struct {
 	// Deadlines, in MonoNanos. partialSince and stalledSince are 0 while nothing is waited for.
 	opened, lastRead, lastWrite int64
 	partialSince, stalledSince  int64
+	partUntil                   int64 // not 0: our side is closed, and the peer's is waited for until then
 
 	// Any goroutine uses the fields below.
 

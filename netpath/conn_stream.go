@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"runtime/pprof"
 	"sync"
@@ -42,6 +43,7 @@ type stream struct {
 	bytesOut        uint64
 	writes          uint64
 	closing         bool
+	parting         bool      // a shutdown closes it in order: see part
 	deadline        time.Time // for the last writes, once closing
 
 	held int64 // what the budget counts for the reader's buffers; the reader's
@@ -93,6 +95,7 @@ func (s *stream) run() {
 	s.c.Close(err)
 	<-s.quit
 	<-written
+	s.part()
 	s.conn.Close()
 	s.charge(0, 0)
 	s.c.Reactor.srv.budget.yield(s.c)
@@ -410,13 +413,39 @@ func (s *stream) send(head, tail *segment) {
 func (s *stream) close() {
 	s.mu.Lock()
 	s.closing = true
+	s.parting = s.c.Reactor.draining && !s.c.Reactor.srv.force.Load()
 	s.deadline = time.Now().Add(closeGrace)
 	conn := s.conn
 	s.mu.Unlock()
-	close(s.quit)
 	conn.SetReadDeadline(time.Unix(1, 0))
 	conn.SetWriteDeadline(s.deadline)
+	close(s.quit) // behind the deadlines: part sets one of its own
 	s.cond.Signal()
+}
+
+// part is the goodbye of drain.go, on the stream's goroutine, when everything is written.
+func (s *stream) part() {
+	s.mu.Lock()
+	parting, conn := s.parting, s.conn
+	s.mu.Unlock()
+	if !parting {
+		return
+	}
+	if t, ok := conn.(*tls.Conn); ok {
+		if t.CloseWrite() != nil {
+			return
+		}
+		conn = t.NetConn()
+	}
+	if replay, ok := conn.(*replayConn); ok {
+		conn = replay.Conn
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok || tcp.CloseWrite() != nil {
+		return
+	}
+	tcp.SetReadDeadline(time.Now().Add(partTime))
+	io.Copy(io.Discard, tcp)
 }
 
 // abort is for a shutdown that has run out of time.

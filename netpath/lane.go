@@ -12,6 +12,7 @@ type Lane struct {
 	wg   sync.WaitGroup
 	// count and bytes are of the requests that were handed over and are not done: those that wait and those that run.
 	count, bytes atomic.Int64
+	abandoned    atomic.Bool
 }
 
 // maxLaneBytes bounds the copies that a lane holds. Places alone would not: each may be a frame of Limits.MaxFrame.
@@ -29,7 +30,9 @@ func NewLane(workers, places int) *Lane {
 	for range workers {
 		l.wg.Go(func() {
 			for j := range l.jobs {
-				j.run(j.conn, j.frame)
+				if !l.abandoned.Load() {
+					j.run(j.conn, j.frame)
+				}
 				l.done(len(j.frame))
 			}
 		})
@@ -62,6 +65,9 @@ func (l *Lane) done(bytes int) {
 
 // Waiting is the number of requests that were handed over and are not done.
 func (l *Lane) Waiting() int { return int(l.count.Load()) }
+
+// Abandon drops the requests that wait, for a shutdown that has run out of time. Those that run go on.
+func (l *Lane) Abandon() { l.abandoned.Store(true) }
 
 // Close waits for the requests in hand. Nothing may be submitted any more.
 func (l *Lane) Close() {

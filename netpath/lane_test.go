@@ -69,3 +69,21 @@ func TestLaneCopiesTheFrame(t *testing.T) {
 	}
 	lane.Close()
 }
+
+// A lane that is given up ends what runs, and nothing else.
+func TestAbandonedLane(t *testing.T) {
+	lane := NewLane(1, 10)
+	entered, hold := make(chan bool, 5), make(chan bool)
+	ran := 0
+	run := func(*Conn, []byte) { ran++; entered <- true; <-hold }
+	for range 5 {
+		lane.Submit(nil, []byte("x"), run)
+	}
+	receive(t, entered)
+	lane.Abandon()
+	close(hold)
+	lane.Close()
+	if ran != 1 || lane.Waiting() != 0 || lane.bytes.Load() != 0 {
+		t.Errorf("%d ran; %d requests and %d bytes left", ran, lane.Waiting(), lane.bytes.Load())
+	}
+}

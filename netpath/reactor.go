@@ -66,6 +66,7 @@ type Reactor struct {
 	index   int
 	srv     *Server
 	handler Handler
+	drainer Drainer // handler, if it is one
 	limits  *Limits
 	log     *slog.Logger
 	native  bool // waits with the system's poller instead of a channel; does not change
@@ -457,44 +458,6 @@ func (r *Reactor) drop(c *Conn, reason error) {
 	c.dropOutput()
 	c.charge()
 	r.srv.budget.yield(c)
-}
-
-// startDrain begins the shutdown: no connection is read any more, output still leaves.
-func (r *Reactor) startDrain() {
-	if r.draining {
-		return
-	}
-	r.draining = true
-	r.closeListeners()
-	for _, c := range r.conns {
-		if c != nil {
-			c.pause |= pausedDrain
-			r.touch(c)
-		}
-	}
-}
-
-// finished says whether the loop may end. While draining it drops connections as they
-// run out of output.
-func (r *Reactor) finished() bool {
-	if !r.draining {
-		return false
-	}
-	left := 0
-	force := r.srv.force.Load()
-	for _, c := range r.conns {
-		switch {
-		case c == nil:
-		case force || c.head == nil && c.Backlog() == 0 && !c.dirty:
-			if force && c.stream != nil {
-				c.stream.abort()
-			}
-			r.drop(c, ErrShutdown)
-		default:
-			left++
-		}
-	}
-	return left == 0 && r.streams == 0
 }
 
 // end refuses further mail and carries out what had been accepted.

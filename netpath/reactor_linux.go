@@ -173,6 +173,8 @@ func (r *Reactor) handleEvent(c *Conn, events uint32) {
 		r.touch(c)
 	}
 	switch {
+	case events&unix.EPOLLIN != 0 && c.partUntil != 0:
+		r.discardInput(c)
 	case events&unix.EPOLLIN != 0 && c.pause == 0:
 		r.read(c)
 	case events&(unix.EPOLLERR|unix.EPOLLHUP) != 0:
@@ -243,7 +245,7 @@ func (r *Reactor) register(c *Conn) error {
 // only waiting for its turn stays as it is: nothing sleeps meanwhile.
 func (r *Reactor) setInterest(c *Conn) {
 	var want uint32
-	if c.pause&^pausedTurn == 0 {
+	if c.pause&^pausedTurn == 0 || c.partUntil != 0 {
 		want = unix.EPOLLIN
 	}
 	if c.blocked {
@@ -255,6 +257,23 @@ func (r *Reactor) setInterest(c *Conn) {
 	c.interest = want
 	if err := r.control(unix.EPOLL_CTL_MOD, c.fd, want, int32(c.slot), c.gen); err != nil {
 		r.drop(c, fmt.Errorf("epoll_ctl: %w", err))
+	}
+}
+
+// part closes our side of c, whose peer sees the end behind the last answer.
+func (r *Reactor) part(c *Conn) {
+	if err := unix.Shutdown(c.fd, unix.SHUT_WR); err != nil {
+		r.drop(c, fmt.Errorf("shutdown: %w", err))
+		return
+	}
+	r.setInterest(c)
+}
+
+// discardInput reads what the peer of a parted connection sent too late, up to its end.
+func (r *Reactor) discardInput(c *Conn) {
+	n, errno := r.readInto(c.fd, nil, r.scratch)
+	if n == 0 && errno == 0 || errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
+		r.drop(c, ErrShutdown)
 	}
 }
 

@@ -27,6 +27,7 @@ func (r *Reactor) handleEvents(int)          { panic("BUG: event without a polle
 func (r *Reactor) register(*Conn) error      { panic("BUG: native connection without a poller") }
 func (r *Reactor) closeFD(*Conn)             { panic("BUG: native connection without a poller") }
 func (r *Reactor) setInterest(*Conn)         { panic("BUG: native connection without a poller") }
+func (r *Reactor) part(*Conn)                { panic("BUG: native connection without a poller") }
 func (r *Reactor) flushSocket(*Conn)         { panic("BUG: native connection without a poller") }
 func (r *Reactor) detach(*Conn) (net.Conn, error) {
 	return nil, errors.ErrUnsupported

@@ -103,6 +103,7 @@ func NewServer(o Options) (*Server, error) {
 	}
 	for _, r := range s.reactors {
 		r.handler = o.NewHandler(r)
+		r.drainer, _ = r.handler.(Drainer)
 	}
 	return s, nil
 }
@@ -204,7 +205,7 @@ func (s *Server) leastLoaded() *Reactor {
 	return best
 }
 
-// Shutdown stops accepting and reading, lets queued output leave, and closes every connection.
+// Shutdown stops accepting and reading, waits for what handlers still owe (Drainer), lets output leave, and closes every connection.
 // When ctx ends first, what has not left by then is dropped, and ctx's error returned.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()

@@ -47,11 +47,19 @@ type TLSClientFiles struct {
 	// AuthServer checks the server's certificate. Without it, as with RocketMQ by default, the connection is
 	// encrypted, but nobody knows to whom.
 	AuthServer bool
+	// Ciphers and Protocols are as in TLSFiles.
+	Ciphers, Protocols string
 }
 
 // ClientTLS reads the files, once.
 func ClientTLS(f TLSClientFiles) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: !f.AuthServer}
+	c := &tls.Config{InsecureSkipVerify: !f.AuthServer}
+	if err := setVersions(c, f.Protocols); err != nil {
+		return nil, err
+	}
+	if err := setCiphers(c, f.Ciphers); err != nil {
+		return nil, err
+	}
 	if f.AuthServer && f.TrustCertPath != "" {
 		text, err := readTLSFile(f.TrustCertPath)
 		if err != nil {

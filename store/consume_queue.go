@@ -14,7 +14,7 @@ import (
 	"github.com/ringmq/ringmq/ioengine"
 )
 
-// Before: store/dispatch.go calls Append. After: store/get.go reads, the flusher calls QueueTable.WriteBack.
+// In the walk of one message: before this, dispatch.go calls Append; after this, get.go reads, and QueueTable.WriteBack writes the files.
 // Does the work of ConsumeQueue and MappedFileQueue.
 
 // A queue file is a row of units, `fileUnits` of them (300,000), in a file of exactly that size:
@@ -96,6 +96,9 @@ type ConsumeQueue struct {
 	// Next is the queue offset of the next message. The owner of the log's tail gives it out under its lock;
 	// here it is only set while loading, to max.
 	Next int64
+	// begin is the log offset of the first record that this queue numbered since the start, notBegun before. Stored by the owner of the log's
+	// tail. A record before it with this queue's name belongs to a queue that was deleted under that name, or was dispatched by the start.
+	begin atomic.Int64
 
 	table *QueueTable
 	// min and max bound what is visible. max is stored by the dispatcher alone, min by whoever trims.
@@ -108,6 +111,9 @@ type ConsumeQueue struct {
 	mu    sync.Mutex
 	state atomic.Uint32
 }
+
+// notBegun is ConsumeQueue.begin before the first record.
+const notBegun = math.MaxInt64
 
 const (
 	queueDeleted  = 1 << iota // its topic was deleted; what is unwritten is dropped
@@ -146,6 +152,9 @@ func (q *ConsumeQueue) Min() int64 { return q.min.Load() }
 
 // Max is the visible end: the queue offset behind the latest entry.
 func (q *ConsumeQueue) Max() int64 { return q.max.Load() }
+
+// deleted tells whether the queue's topic was deleted. Invariant: it is set before another queue of that name is made.
+func (q *ConsumeQueue) deleted() bool { return q.state.Load()&queueDeleted != 0 }
 
 // Append adds the entry of one message. One dispatcher calls it, in log order. An offset that is there already is
 // skipped (the log is read again after a restart); a gap before it becomes holes.
@@ -368,7 +377,7 @@ func (q *ConsumeQueue) readUnits(b []byte, at int64, wait bool) (int, error) {
 
 // damaged tells the owner once, until EndRewrite, unless the entry went away by trimming or by deleting the topic.
 func (q *ConsumeQueue) damaged(at int64) error {
-	if at < q.min.Load() || q.state.Load()&queueDeleted != 0 {
+	if at < q.min.Load() || q.deleted() {
 		return errTrimmed
 	}
 	if q.state.Or(queueReported)&queueReported != 0 {
@@ -389,7 +398,7 @@ func (q *ConsumeQueue) Rewrite(offset int64, e Entry) error {
 	t := q.table
 	t.writeMu.Lock()
 	defer t.writeMu.Unlock()
-	if offset < q.min.Load() || q.state.Load()&queueDeleted != 0 {
+	if offset < q.min.Load() || q.deleted() {
 		return nil
 	}
 	if offset >= q.max.Load() {
@@ -443,7 +452,7 @@ func (q *ConsumeQueue) writeBack(idlePasses int) (active bool, err error) {
 	if t == nil {
 		return false, nil
 	}
-	if q.state.Load()&queueDeleted != 0 {
+	if q.deleted() {
 		q.dropTail(t)
 		return false, nil
 	}

@@ -76,7 +76,7 @@ func (s *Store) dispatchRun(b []byte, at int64) int64 {
 		}
 		switch err := message.Decode(b[done:], r); err {
 		case nil:
-			s.dispatchRecord(r)
+			s.dispatchPublished(r)
 			done += int64(r.Size)
 		case message.ErrBlank:
 			return done + s.log.ToSegmentEnd(at+done)
@@ -87,9 +87,29 @@ func (s *Store) dispatchRun(b []byte, at int64) int64 {
 	return done
 }
 
-// dispatchRecord puts one record's entry into its queue. Prepared and rolled-back messages have none.
+// dispatchPublished puts the entry of a record that this process appended into its queue. A queue that is gone, or that began behind the
+// record, tells that the record's topic was deleted since: its queue offset means nothing to the queue that has the name now.
+func (s *Store) dispatchPublished(r *message.Record) {
+	if !isQueued(r) {
+		return
+	}
+	q := s.queues.Get(r.Topic, r.QueueID)
+	if q == nil || r.PhysicalOffset < q.begin.Load() {
+		return
+	}
+	s.addEntry(q, r)
+	if q.Waiters.Load() > 0 {
+		if a := s.dispatch.arrived; len(a) == 0 || a[len(a)-1] != q {
+			s.dispatch.arrived = append(a, q)
+		}
+	}
+}
+
+// dispatchRecord puts the entry of a record that a start read into its queue, made if it is not there. A record of queue offset 0 behind
+// the queue's entries tells that the topic was deleted and made again, and that the run ended before a checkpoint knew: the entries are of
+// the deleted queue, and would be in the way of those of the new one.
 func (s *Store) dispatchRecord(r *message.Record) {
-	if t := r.SysFlag & message.SysTransactionMask; t == message.SysTransactionPrepared || t == message.SysTransactionRollback {
+	if !isQueued(r) {
 		return
 	}
 	q := s.queues.Get(r.Topic, r.QueueID)
@@ -100,12 +120,25 @@ func (s *Store) dispatchRecord(r *message.Record) {
 			return
 		}
 	}
-	q.Append(r.QueueOffset, Entry{PhysicalOffset: r.PhysicalOffset, Size: r.Size, TagsCode: s.tagsCode(r)})
-	if q.Waiters.Load() > 0 {
-		if a := s.dispatch.arrived; len(a) == 0 || a[len(a)-1] != q {
-			s.dispatch.arrived = append(a, q)
+	if last := q.lastPhys.Load(); r.QueueOffset == 0 && q.Max() > 0 && last >= 0 && r.PhysicalOffset > last {
+		fresh, err := s.queues.renew(q)
+		if err != nil {
+			s.opt.Logger.Error("a queue that began anew keeps its old entries", "topic", q.Topic, "queueId", q.QueueID, "offset", r.PhysicalOffset, "err", err)
+			return
 		}
+		q = fresh
 	}
+	s.addEntry(q, r)
+}
+
+// isQueued tells whether a record has an entry: prepared and rolled-back messages have none.
+func isQueued(r *message.Record) bool {
+	t := r.SysFlag & message.SysTransactionMask
+	return t != message.SysTransactionPrepared && t != message.SysTransactionRollback
+}
+
+func (s *Store) addEntry(q *ConsumeQueue, r *message.Record) {
+	q.Append(r.QueueOffset, Entry{PhysicalOffset: r.PhysicalOffset, Size: r.Size, TagsCode: s.tagsCode(r)})
 }
 
 // tagsCode is what the queue entry says of the tags; for a delayed message, when it is due.

@@ -12,7 +12,7 @@
 //
 // Progress is a few log offsets that only grow:
 //
-//	Invariant: checkpoint <= indexed <= dispatched <= published; checkpoint <= flushed.
+//	Invariant: indexed <= dispatched <= published; checkpoint <= dispatched; checkpoint <= flushed.
 //
 // Appenders dispatch what they appended at the end of their turn (dispatch.go); the index, checkpoints and retention have a goroutine each.
 package store

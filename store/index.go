@@ -16,7 +16,7 @@ import (
 	"github.com/ringmq/ringmq/message"
 )
 
-// Before: store/indexer.go follows the log and calls Put. After: queries by key. Does the work of IndexService.
+// In the walk of one message: before this, indexer.go follows the log and calls Put; after this, queries by key look here. Does the work of IndexService.
 
 // IndexTypeTag asks Query for messages with a tag instead of a key.
 const IndexTypeTag = 'T'

@@ -14,6 +14,8 @@ import (
 	"github.com/ringmq/ringmq/ioengine"
 )
 
+// In the walk of one message: before this, indexer.go followed the log; after this, queries by key read it.
+
 // IndexFile is one file of the key index: a hash table with chains, as the Java broker has it.
 //
 //	| at           | bytes        | field                                                                   |

@@ -20,6 +20,8 @@ type Put struct {
 	QueueOffset, PhysicalOffset, End, StoreTimestamp int64
 
 	queue *ConsumeQueue
+	// void: the queue was deleted before the record got its place, so the record counts for nothing and is stored again.
+	void  bool
 	batch []batchMessage
 	// offsets are the physical offsets of a batch's records, for its message ids.
 	offsets []int64
@@ -46,19 +48,43 @@ func (s *Store) prepare(d *message.Draft) {
 	d.AppendCRC = s.opt.AppendCRC
 }
 
+// append takes the queue of that name which is there now where the topic was deleted since the caller looked q up.
 func (s *Store) append(p *Put, q *ConsumeQueue, now int64, size int) error {
-	p.queue = q
 	p.Draft.QueueID = q.QueueID
-	at, err := s.log.Append(size, now, p)
-	if err != nil {
-		return err
+	sysFlag := p.Draft.SysFlag
+	for {
+		if q.deleted() {
+			var err error
+			if q, err = s.queues.GetOrCreate(q.Topic, q.QueueID); err != nil {
+				return err
+			}
+		}
+		p.queue = q
+		at, err := s.log.Append(size, now, p)
+		switch {
+		case err != nil:
+			return err
+		case !p.void:
+			p.PhysicalOffset, p.End = at, at+int64(size)
+			return nil
+		}
+		p.Draft.SysFlag = sysFlag
 	}
-	p.PhysicalOffset, p.End = at, at+int64(size)
-	return nil
 }
 
 // EncodeAt gives out the queue offset and writes the record: the tail is held, so queue offsets follow the order of the log.
+//
+// What it finds under the tail is what dispatchPublished relies on: a queue that is not deleted here has its begin set before the record is
+// published. A place that was reserved for a deleted queue cannot be given back, so a message that was rolled back fills it: no queue
+// takes that in, now or after a start, here or in a Java broker.
 func (p *Put) EncodeAt(dst []byte, physicalOffset, storeTimestamp int64) {
+	p.void = p.queue.deleted()
+	switch {
+	case p.void:
+		p.Draft.SysFlag |= message.SysTransactionRollback
+	case p.queue.begin.Load() == notBegun:
+		p.queue.begin.Store(physicalOffset)
+	}
 	p.StoreTimestamp = storeTimestamp
 	p.QueueOffset = p.queue.Next
 	if len(p.batch) == 0 {
@@ -113,7 +139,8 @@ func (s *Store) AppendBatch(p *Put, q *ConsumeQueue, now int64) error {
 	size := 0
 	for i := range p.batch {
 		d := p.draftOf(i)
-		if err := d.Check(s.opt.MaxMessageSize); err != nil {
+		// The broker has held the whole batch against its limit of the moment.
+		if err := d.Check(len(d.Body)); err != nil {
 			return err
 		}
 		size += d.Size()

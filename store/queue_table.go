@@ -211,12 +211,18 @@ func (t *QueueTable) queueLocked(tq *topicQueues, queueID int32) *ConsumeQueue {
 	if ok {
 		return old[at]
 	}
-	q := &ConsumeQueue{Topic: tq.name, QueueID: queueID, table: t}
-	q.lastPhys.Store(-1)
-	q.minPhys.Store(-1)
+	q := t.newQueue(tq.name, queueID)
 	grown := make([]*ConsumeQueue, 0, len(old)+1)
 	grown = append(append(append(grown, old[:at]...), q), old[at:]...)
 	tq.queues.Store(&grown)
+	return q
+}
+
+func (t *QueueTable) newQueue(topic string, queueID int32) *ConsumeQueue {
+	q := &ConsumeQueue{Topic: topic, QueueID: queueID, table: t}
+	q.begin.Store(notBegun)
+	q.lastPhys.Store(-1)
+	q.minPhys.Store(-1)
 	return q
 }
 
@@ -261,15 +267,39 @@ func (t *QueueTable) Delete(topic string) error {
 	t.writeMu.Lock()
 	defer t.writeMu.Unlock()
 	t.takeOut(topic)
-	t.files.forget(func(key fileKey) bool { return key.q.Topic == topic })
+	t.forgetFiles(func(q *ConsumeQueue) bool { return q.Topic == topic })
+	return t.moveAway(filepath.Join(t.dir, topic))
+}
+
+// renew puts an empty queue in the place of q, as a deletion and a new message would have. A start calls it, before anybody reads.
+func (t *QueueTable) renew(q *ConsumeQueue) (*ConsumeQueue, error) {
+	t.writeMu.Lock()
+	defer t.writeMu.Unlock()
+	t.forgetFiles(func(other *ConsumeQueue) bool { return other == q })
+	if err := t.moveAway(q.dir()); err != nil {
+		return nil, err
+	}
+	t.createMu.Lock()
+	defer t.createMu.Unlock()
+	tq := (*t.topics[maphash.String(t.seed, q.Topic)%topicShards].Load())[q.Topic]
+	fresh := t.newQueue(q.Topic, q.QueueID)
+	queues := slices.Clone(*tq.queues.Load())
+	queues[slices.Index(queues, q)] = fresh
+	q.state.Or(queueDeleted)
+	tq.queues.Store(&queues)
+	t.log.Info("consume queue began anew: its topic was deleted and made again before the last run ended", "topic", q.Topic, "queueId", q.QueueID)
+	return fresh, nil
+}
+
+func (t *QueueTable) forgetFiles(of func(q *ConsumeQueue) bool) {
+	t.files.forget(func(key fileKey) bool { return of(key.q) })
 	t.dirtyMu.Lock()
+	defer t.dirtyMu.Unlock()
 	for key := range t.dirty {
-		if key.q.Topic == topic {
+		if of(key.q) {
 			delete(t.dirty, key)
 		}
 	}
-	t.dirtyMu.Unlock()
-	return t.moveAway(filepath.Join(t.dir, topic))
 }
 
 func (t *QueueTable) takeOut(topic string) {
@@ -315,7 +345,7 @@ func (t *QueueTable) moveAway(dir string) error {
 	if err := t.fs.Rename(dir, to); err != nil {
 		return err
 	}
-	if err := errors.Join(t.fs.SyncDir(t.trash()), t.fs.SyncDir(t.dir)); err != nil {
+	if err := errors.Join(t.fs.SyncDir(t.trash()), t.fs.SyncDir(filepath.Dir(dir))); err != nil {
 		return err
 	}
 	t.background.Go(func() { t.removeTrash(to) })
@@ -363,7 +393,8 @@ func (t *QueueTable) install(topics []topicBounds) error {
 		tq := &topicQueues{name: tb.name}
 		queues := make([]*ConsumeQueue, len(tb.queues))
 		for i, b := range tb.queues {
-			q := &ConsumeQueue{Topic: tb.name, QueueID: b.queueID, Next: b.max, table: t}
+			q := t.newQueue(tb.name, b.queueID)
+			q.Next = b.max
 			q.min.Store(b.min)
 			q.max.Store(b.max)
 			q.minPhys.Store(b.minPhys)

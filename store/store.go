@@ -26,7 +26,6 @@ type Options struct {
 	HashSlots      int    // maxHashSlotNum
 	IndexEntries   int    // maxIndexNum
 	IndexEnable    bool   // messageIndexEnable
-	MaxMessageSize int    // maxMessageSize, bytes of body
 	FlushEvery     time.Duration
 	Window         time.Duration
 	AppendCRC      bool // enabledAppendPropCRC
@@ -60,9 +59,6 @@ func (o *Options) setDefaults() {
 	}
 	if o.IndexEntries == 0 {
 		o.IndexEntries = 20_000_000
-	}
-	if o.MaxMessageSize == 0 {
-		o.MaxMessageSize = 4 << 20
 	}
 	if o.CheckpointEvery == 0 {
 		o.CheckpointEvery = 10 * time.Second
@@ -98,7 +94,7 @@ type Store struct {
 	retention  retentionState
 	recovery   *commitlog.Report
 
-	// indexed is how far the index follower has come; its goroutine's alone, read through IndexedOffset.
+	// indexer is the goroutine that puts keys into the index; IndexedOffset tells how far it has come.
 	indexer indexer
 	// ctx ends when Close calls stop; wg are the store's goroutines.
 	ctx  context.Context
@@ -129,13 +125,9 @@ func (s *Store) EnsureQueue(topic string, queueID int32) (*ConsumeQueue, error) 
 // Queues gives every queue to visit.
 func (s *Store) Queues(visit func(*ConsumeQueue)) { s.queues.All(visit) }
 
-// DeleteTopic forgets the queues of a topic; the log keeps the messages until retention takes them.
-func (s *Store) DeleteTopic(topic string) error {
-	if err := s.queues.Delete(topic); err != nil {
-		return err
-	}
-	return s.Checkpoint()
-}
+// DeleteTopic forgets the queues of a topic; the log keeps the messages until retention takes them. A start may find the topic again until
+// the next Checkpoint, which the caller makes: it may wait for the device, this doesn't.
+func (s *Store) DeleteTopic(topic string) error { return s.queues.Delete(topic) }
 
 // goLabelled starts a goroutine of the store that ends when ctx does.
 func (s *Store) goLabelled(ctx context.Context, name string, run func(ctx context.Context)) {

@@ -47,7 +47,7 @@ const usageTemplate = `Usage: {{.UseLine}}
       --logLevel LEVEL      debug, info, warn or error
       --PROPERTY=VALUE      any property of RocketMQ's configuration by its name, such as --flushDiskType=SYNC_FLUSH;
                             or in the environment: RINGMQ_FLUSH_DISK_TYPE=SYNC_FLUSH
-{{if .HasAvailableLocalFlags}}{{.Annotations.own}}{{end}}`
+{{with index .Annotations "own"}}{{.}}{{end}}`
 
 func (p *processFlags) logger(w io.Writer) (*slog.Logger, error) {
 	var level slog.Level

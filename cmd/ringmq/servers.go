@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -104,7 +105,8 @@ func standaloneCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if _, given := p.values["storePathRootDir"]; !given && (cmd.Flags().Changed("data") || p.file == "") {
+		// The property's own default is the same place.
+		if _, given := p.values["storePathRootDir"]; !given && cmd.Flags().Changed("data") {
 			p.values["storePathRootDir"] = filepath.Join(*data, "store")
 		}
 		live, err := config.LoadBroker(p.source(log))
@@ -116,11 +118,7 @@ func standaloneCommand() *cobra.Command {
 			return nil
 		}
 		tuneRuntime()
-		names, err := config.LoadNameServer(config.Source{Log: log, Flags: config.Flags{
-			"listenPort": strconv.Itoa(*port), "bindAddress": live.Load().BindAddress,
-			"kvConfigPath":    filepath.Join(*data, "namesrv", "kvConfig.json"),
-			"configStorePath": filepath.Join(*data, "namesrv", "namesrv.properties"),
-		}})
+		names, err := config.LoadNameServer(nameServerSource(p, live.Load(), *data, *port, log))
 		if err != nil {
 			return err
 		}
@@ -132,7 +130,7 @@ func standaloneCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := live.SetDefault("namesrvAddr", net.JoinHostPort("127.0.0.1", nsPort)); err != nil {
+		if err := live.SetDefault("namesrvAddr", net.JoinHostPort(reachable(live.Load().BindAddress), nsPort)); err != nil {
 			return err
 		}
 		b, err := broker.Open(live, broker.Options{Logger: log})
@@ -152,6 +150,33 @@ func standaloneCommand() *cobra.Command {
 		return runUntilDone(cmd.Context(), log, ns, b)
 	}
 	return c
+}
+
+// nameServerSource is the configuration of standalone's name server: what the broker was given, as far as a name server has it too, and its
+// own files under data. The broker has read the TLS file already, and has its black list for itself.
+func nameServerSource(p *processFlags, b *config.Broker, data string, port int, log *slog.Logger) config.Source {
+	s := p.source(log)
+	s.File = ""
+	s.Flags = config.Flags{
+		"tls.config.file": "",
+		"kvConfigPath":    filepath.Join(data, "namesrv", "kvConfig.json"),
+		"configStorePath": filepath.Join(data, "namesrv", "namesrv.properties"),
+	}
+	for _, k := range config.NameServerKeys() {
+		if text, ok := config.ValueOf(b, k.Name); ok && k.Name != "configBlackList" && k.Name != "tls.config.file" {
+			s.Flags[k.Name] = text
+		}
+	}
+	s.Flags["listenPort"] = strconv.Itoa(port)
+	return s
+}
+
+// reachable is where a listener on that address is reached from this machine.
+func reachable(bind string) string {
+	if addr, err := netip.ParseAddr(bind); err == nil && !addr.IsUnspecified() {
+		return bind
+	}
+	return "127.0.0.1"
 }
 
 // serveMetrics serves the broker's metrics where metricsListen says; nowhere when it is empty.

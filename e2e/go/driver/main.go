@@ -38,6 +38,15 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	// The programs run in that folder, so what was named relative to this one is made absolute.
+	for _, path := range []*string{&dir, ringmq, clients, goldenOut} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(filepath.Join(dir, "home"), 0o755); err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func StopAll() {
 	}
 }
 
-// Start runs a program in the background, with its output in logDir/name.log.
+// Start runs a program in the background, in logDir, with its output in logDir/name.log.
 func Start(logDir, name string, env []string, path string, args ...string) (*Process, error) {
 	logPath := filepath.Join(logDir, name+".log")
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
@@ -56,6 +56,7 @@ func Start(logDir, name string, env []string, path string, args ...string) (*Pro
 	defer log.Close()
 	p := &Process{Name: name, LogPath: logPath, done: make(chan struct{})}
 	p.cmd = exec.Command(path, args...)
+	p.cmd.Dir = logDir
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	if err := startWithParent(p.cmd, p.done, &p.waitErr); err != nil {
@@ -144,7 +145,7 @@ func (p *Process) WaitPort(addr string, limit time.Duration) error {
 	return fmt.Errorf("%s does not listen on %s after %v\n%s", p.Name, addr, limit, Tail(p.LogPath, 40))
 }
 
-// Run executes a program to its end with its output copied to out line by line and kept in logDir/name.log.
+// Run executes a program to its end, in logDir, with its output copied to out line by line and kept in logDir/name.log.
 func Run(ctx context.Context, out io.Writer, logDir, name string, env []string, path string, args ...string) error {
 	logPath := filepath.Join(logDir, name+".log")
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
@@ -153,6 +154,7 @@ func Run(ctx context.Context, out io.Writer, logDir, name string, env []string, 
 	}
 	defer log.Close()
 	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Dir = logDir // mqadmin's consumerStatus writes into the working directory
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout = io.MultiWriter(&quiet{out: out}, log)
 	cmd.Stderr = log
