@@ -96,6 +96,7 @@ func Open(cfg *config.Live[config.Broker], o Options) (*Broker, error) {
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
+	b.register = newRegistrar(b) // before the store: a device that fails at once leaves the route for good
 	if b.fsys == nil {
 		b.fsys = engineOf(cfg.Load())
 	}
@@ -251,16 +252,13 @@ func retentionOf(c *config.Broker) (store.Retention, error) {
 
 // deviceFailed is the broker's part of rule R2: leave the route, so that producers go elsewhere.
 func (b *Broker) deviceFailed(error) {
-	if r := b.register; r != nil {
-		b.spawn(r.leave)
-	}
+	b.spawn(b.register.leave)
 }
 
 // Start answers requests and registers with the name servers.
 func (b *Broker) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
-	b.register = newRegistrar(b)
 	b.topics.changed = b.register.topicChanged
 	b.server.Start()
 	b.goLabelled(ctx, "schedule", b.schedule.run)
@@ -299,18 +297,10 @@ func every(ctx context.Context, d time.Duration, work func()) {
 // Addr is where clients reach this broker: brokerIP1:listenPort.
 func (b *Broker) Addr() string { return b.addr }
 
-// Store is the broker's store: for metrics and tests.
-func (b *Broker) Store() *store.Store { return b.store }
-
-// Server is the broker's network server: for metrics.
-func (b *Broker) Server() *netpath.Server { return b.server }
-
 // Shutdown leaves the name servers, answers what has been read, saves the tables and closes the store. When ctx ends first, requests
 // that still wait for a goroutine are dropped, unanswered and not carried out; those that run already are waited for all the same.
 func (b *Broker) Shutdown(ctx context.Context) error {
-	if b.register != nil {
-		b.register.leave()
-	}
+	b.register.leave()
 	defer context.AfterFunc(ctx, func() {
 		for _, l := range b.allLanes() {
 			l.Abandon()

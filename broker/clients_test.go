@@ -88,7 +88,7 @@ func TestHeartbeatOfAConnectionThatIsGone(t *testing.T) {
 		raw.write(frame(remoting.SerializeJSON, remoting.ReqHeartBeat, 1, 0, nil, []byte(body)))
 		require.NoError(t, raw.Close())
 	}
-	eventually(t, "all connections are gone", func() bool { return b.Server().Stats().Conns == 1 })
+	eventually(t, "all connections are gone", func() bool { return b.server.Stats().Conns == 1 })
 	eventually(t, "all requests are done", func() bool { return b.lanes[laneControl].Waiting() == 0 })
 	require.Nil(t, watcher.members("G"))
 	b.clients.mu.Lock()

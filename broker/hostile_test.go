@@ -158,7 +158,7 @@ func TestLiesCloseOnlyTheirConnection(t *testing.T) {
 		})
 	}
 	check()
-	eventually(t, "they are gone", func() bool { return b.Server().Stats().Conns == 2 })
+	eventually(t, "they are gone", func() bool { return b.server.Stats().Conns == 2 })
 }
 
 // Frames that are begun and never ended cost what has arrived of them, whatever length they claim.
@@ -177,9 +177,9 @@ func TestHalfFramesHoldLittle(t *testing.T) {
 		}
 		c.write(whole[:4+i*8])
 	}
-	eventually(t, "all have arrived", func() bool { return b.Server().Stats().Conns == strangers+2 })
+	eventually(t, "all have arrived", func() bool { return b.server.Stats().Conns == strangers+2 })
 	require.Less(t, heap()-before, int64(16), "MiB for 300 frames that claim 15 MiB each")
-	require.Less(t, b.Server().Stats().InFlightBytes, int64(8<<20))
+	require.Less(t, b.server.Stats().InFlightBytes, int64(8<<20))
 	check()
 }
 
@@ -216,8 +216,8 @@ func TestFloodOfConnections(t *testing.T) {
 		require.NoError(t, err)
 		kept = append(kept, conn)
 	}
-	eventually(t, "the limit is kept", func() bool { return b.Server().Stats().Refused["maxConnsPerAddr"] == 500-58 })
-	require.Equal(t, 60, b.Server().Stats().Conns)
+	eventually(t, "the limit is kept", func() bool { return b.server.Stats().Refused["maxConnsPerAddr"] == 500-58 })
+	require.Equal(t, 60, b.server.Stats().Conns)
 	for _, conn := range kept[58:] {
 		require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
 		if _, err := conn.Read(make([]byte, 1)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -231,7 +231,7 @@ func TestFloodOfConnections(t *testing.T) {
 	for _, conn := range kept {
 		require.NoError(t, conn.Close())
 	}
-	eventually(t, "the places are free again", func() bool { return b.Server().Stats().Conns == 2 })
+	eventually(t, "the places are free again", func() bool { return b.server.Stats().Conns == 2 })
 	b.client().send("T", 0, "x")
 }
 
@@ -266,7 +266,7 @@ func TestReaderThatNeverReads(t *testing.T) {
 			for _, c := range all {
 				require.NoError(t, c.Close())
 			}
-			eventually(t, "they are gone", func() bool { return b.Server().Stats().InFlightBytes == 0 })
+			eventually(t, "they are gone", func() bool { return b.server.Stats().InFlightBytes == 0 })
 		})
 	}
 }
