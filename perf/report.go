@@ -285,6 +285,12 @@ func (r *Report) Print(w io.Writer) {
 	_, _ = fmt.Fprintf(w, "\n%s, %d B × batch %d, %d topics × %d queues, %s headers, measured %.1f s after %.1f s of warm-up\n",
 		load, r.Load.Size, r.Load.Batch, r.Load.Topics, r.Load.Queues, r.Load.Serialize, r.Seconds, r.Load.Warmup)
 	r.printLatencies(w)
+	for i := range r.Latencies {
+		if l := &r.Latencies[i]; l.Name != "send lag" {
+			printBars(w, l.Name, l.Histogram)
+		}
+	}
+	_, _ = fmt.Fprintln(w)
 	_, _ = fmt.Fprintf(w, "throughput  %s msg/s  %.1f MB/s  (%s messages)", count(r.MessagesPerSecond), r.MBPerSecond, count(float64(r.Messages)))
 	if r.ReadPerSecond > 0 {
 		_, _ = fmt.Fprintf(w, "  read %s msg/s", count(r.ReadPerSecond))

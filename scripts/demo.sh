@@ -36,7 +36,7 @@ echo "starting $ringmq standalone, data in $data"
 pid=$!
 
 for ((tries = 0; ; tries++)); do
-  if answers "$namesrv" && answers "$broker"; then
+  if grep -q "^ringmq standalone is ready" "$log"; then
     break
   fi
   if ! kill -0 "$pid" 2>/dev/null || [ "$tries" -ge 200 ]; then
