@@ -60,7 +60,6 @@ func (w *Waiters[T]) Next(reached, now int64) (value T, timedOut, ok bool) {
 // WaitFlushed waits until everything before the log offset end is on the device. For goroutines of the control plane; reactors hold
 // Waiters. The error is a *FailedError, ErrClosed or ctx's.
 func (l *Log) WaitFlushed(ctx context.Context, end int64) error {
-	l.RequestFlush()
 	for {
 		l.listMu.Lock()
 		if l.moved == nil {
@@ -74,12 +73,12 @@ func (l *Log) WaitFlushed(ctx context.Context, end int64) error {
 		if err := l.refusal(); err != nil {
 			return err
 		}
+		l.RequestFlush()
 		select {
 		case <-moved:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		l.RequestFlush()
 	}
 }
 
