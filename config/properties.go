@@ -263,6 +263,9 @@ func endLine(text []byte) []byte {
 		text = append(text, '\n')
 	}
 	if continues(strings.TrimRight(string(text), "\r\n")) {
+		if text[len(text)-1] == '\r' {
+			text = append(text, '\n') // or the next would belong to it
+		}
 		text = append(text, '\n') // a blank line ends the continuation
 	}
 	return text

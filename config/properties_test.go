@@ -77,7 +77,7 @@ func TestReplaceProperty(t *testing.T) {
 
 // FuzzProperties: reading never panics, and what formatProperty and replaceProperty write is read back unchanged.
 func FuzzProperties(f *testing.F) {
-	for _, seed := range []string{"a=b", "a : b\\\n c", "#x\n!y\n\\u0041=\\ud83d\\ude00", "a=\\", "\xff=\xfe", "k\\=1==\r\r\n\f", "=v", "a=1\\\n"} {
+	for _, seed := range []string{"a=b", "a : b\\\n c", "#x\n!y\n\\u0041=\\ud83d\\ude00", "a=\\", "\xff=\xfe", "k\\=1==\r\r\n\f", "=v", "a=1\\\n", "a=1\\\r"} {
 		f.Add([]byte(seed), "flushDiskType", " SYNC_FLUSH\t")
 	}
 	f.Add([]byte("x=\\\n#"), "#k é", "\\\n😀")
