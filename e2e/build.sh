@@ -8,7 +8,7 @@ mkdir -p $target
 if [ ! -e $target/fetched ] || [ java/pom.xml -nt $target/fetched ]; then
   rm -rf $target/lib
   (cd java && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
-    -DincludeScope=runtime -DoutputDirectory=target/lib)
+    -DincludeScope=runtime -DoutputDirectory=target/lib) >&2 # the answer alone goes to standard output
   touch $target/fetched
 fi
 # The folder is named by its sources, so that a run in progress keeps its classes when another one compiles new ones.
