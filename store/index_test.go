@@ -455,3 +455,16 @@ func TestIndexLeavesUnknownFilesAlone(t *testing.T) {
 		require.ErrorContains(t, err, "maxIndexNum")
 	}
 }
+
+// A key can be asked for as soon as its message is acknowledged: a query does not wait for the index goroutine's next look.
+func TestQueryFindsWhatWasJustStored(t *testing.T) {
+	s := openStore(t, testOptions(faultfs.New(), "store"))
+	p := &producer{s: s}
+	for range 200 {
+		last := p.send(t, 10)
+		found, err := s.QueryByKey([]byte(last.topic), []byte(last.key), 10, 0, math.MaxInt64, 0)
+		require.NoError(t, err)
+		require.NotEmpty(t, found.Offsets, "the message with the key %s", last.key)
+	}
+	require.NoError(t, s.Close())
+}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -9,13 +10,18 @@ import (
 )
 
 // indexer follows the dispatched log and puts keys into the index, on its own goroutine: an index entry is two scattered writes, which
-// have no place on a reactor. It wakes by a timer and not by messages, so it costs nothing a message; a key can be asked for some
-// 50 ms after its message.
+// have no place on a reactor. It wakes by a timer and not by messages, so it costs nothing a message; a query does what is left first, so
+// that every message acknowledged before it is found.
 type indexer struct {
 	at        atomic.Int64
 	storeTime atomic.Int64
-	buf       []byte
+
+	mu  sync.Mutex // one follows at a time; guards buf
+	buf []byte
 }
+
+// maxCatchUp bounds what a query indexes before it looks, in bytes of the log: behind a rebuild it does not wait.
+const maxCatchUp = 64 << 20
 
 const indexEvery = 50 * time.Millisecond
 
@@ -23,8 +29,17 @@ func (x *indexer) run(ctx context.Context, s *Store) {
 	every(ctx, indexEvery, func() { x.follow(s, s.Dispatched()) })
 }
 
+// catchUp indexes what was dispatched before a query.
+func (x *indexer) catchUp(s *Store) {
+	if end := s.Dispatched(); end-x.at.Load() < maxCatchUp {
+		x.follow(s, end)
+	}
+}
+
 // follow indexes up to the log offset end.
 func (x *indexer) follow(s *Store, end int64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	at := max(x.at.Load(), s.log.MinOffset())
 	var r message.Record
 	for at < end {

@@ -13,6 +13,7 @@ func (s *Store) QueryByKey(topic, key []byte, most int, begin, end int64, kind b
 	if s.index == nil {
 		return r, nil
 	}
+	s.indexer.catchUp(s)
 	r.Offsets, r.LastUpdateTime, r.LastUpdateOffset, err = s.index.Query(topic, key, most, begin, end, kind)
 	return r, err
 }
