@@ -6,6 +6,6 @@ cd "$(dirname "$0")/.."
 for tool in java mvn; do
   command -v $tool >/dev/null || echo "benchmarks: $tool is not installed; without a JDK 17 and Maven only --servers ringmq,control runs" >&2
 done
-mkdir -p benchmarks/work
-"${GO:-go}" build -o benchmarks/work/peers ./benchmarks/peers
-exec benchmarks/work/peers "$@"
+mkdir -p benchmarks/scratch
+"${GO:-go}" build -o benchmarks/scratch/peers ./benchmarks/peers
+exec benchmarks/scratch/peers "$@"

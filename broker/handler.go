@@ -91,9 +91,11 @@ func (h *handler) OnFrame(c *netpath.Conn, frame []byte) {
 	case rt.hot != nil:
 		rt.hot(h, c)
 	case !h.b.lanes[rt.lane].Submit(c, frame, rt.run):
-		h.reply(c, remoting.RespSystemBusy, "[OVERLOAD]too many requests of this kind are waiting, try again later")
+		h.reply(c, remoting.RespSystemBusy, laneOverload)
 	}
 }
+
+const laneOverload = "[OVERLOAD]too many requests of this kind are waiting, try again later"
 
 // reply answers the request in h.cmd without a body.
 func (h *handler) reply(c *netpath.Conn, code int32, remark string) {

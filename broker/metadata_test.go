@@ -2,7 +2,6 @@ package broker
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/ringmq/ringmq/config"
 	"github.com/ringmq/ringmq/ioengine"
@@ -41,35 +42,17 @@ func newTableClock() *tableClock {
 
 func (c *tableClock) now() int64 { return c.millis.Add(1) }
 
-func mustOpenMetadata(t testing.TB, fsys ioengine.FS, log *slog.Logger) *ioengine.MetadataFile {
+func mustOpenMetadata(t testing.TB, fsys ioengine.FS) *ioengine.MetadataFile {
 	t.Helper()
-	f, err := ioengine.OpenMetadata(fsys, metadataDir, "topics.json", log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	f, err := ioengine.OpenMetadata(fsys, metadataDir, "topics.json", quiet())
+	require.NoError(t, err)
 	return f
-}
-
-// loadNumber reads {"n":...}.
-func loadNumber(f *ioengine.MetadataFile, acceptEmpty bool) (n int, loaded bool, err error) {
-	loaded, err = f.Load(acceptEmpty, func(text []byte) error {
-		var v struct{ N *int }
-		if err := json.Unmarshal(text, &v); err != nil {
-			return err
-		}
-		if v.N == nil {
-			return errors.New("no n")
-		}
-		n = *v.N
-		return nil
-	})
-	return n, loaded, err
 }
 
 func TestSaverTakesChangesTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fsys := faultfs.New()
-		f := mustOpenMetadata(t, fsys, quiet())
+		f := mustOpenMetadata(t, fsys)
 		var n, saves atomic.Int64
 		s := newSaver(f, quiet(), 5*time.Second, func() []byte { saves.Add(1); return fmt.Appendf(nil, `{"n":%d}`, n.Load()) })
 		go s.run()
@@ -96,9 +79,12 @@ func TestSaverTakesChangesTogether(t *testing.T) {
 		if err := s.stop(); err != nil {
 			t.Fatal(err)
 		}
-		if got, _, err := loadNumber(mustOpenMetadata(t, fsys, quiet()), false); got != 1001 || err != nil {
-			t.Fatalf("n %d, error %v", got, err)
-		}
+		loaded, err := mustOpenMetadata(t, fsys).Load(false, func(text []byte) error {
+			require.Contains(t, string(text), `"n":1001,`)
+			return nil
+		})
+		require.NoError(t, err)
+		require.True(t, loaded)
 		if saves.Load() != 2 {
 			t.Fatalf("%d saves", saves.Load())
 		}
@@ -107,7 +93,7 @@ func TestSaverTakesChangesTogether(t *testing.T) {
 
 func TestSaverHurriesForWhoWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSaver(mustOpenMetadata(t, faultfs.New(), quiet()), quiet(), time.Hour, func() []byte { return []byte(`{"n":1}`) })
+		s := newSaver(mustOpenMetadata(t, faultfs.New()), quiet(), time.Hour, func() []byte { return []byte(`{"n":1}`) })
 		go s.run()
 		for range 3 {
 			if err := s.waitSaved(s.markDirty(), time.Second); err != nil {
@@ -125,7 +111,7 @@ func TestSaverTriesAgain(t *testing.T) {
 		fsys := faultfs.New()
 		var said bytes.Buffer
 		log := slog.New(slog.NewTextHandler(&said, nil))
-		f := mustOpenMetadata(t, fsys, log)
+		f := mustOpenMetadata(t, fsys)
 		s := newSaver(f, log, 0, func() []byte { return []byte(`{"n":1}`) })
 		go s.run()
 		var full atomic.Bool
@@ -157,7 +143,7 @@ func TestSaverTriesAgain(t *testing.T) {
 }
 
 func TestMarkDirtyAllocatesNothing(t *testing.T) {
-	s := newSaver(mustOpenMetadata(t, faultfs.New(), quiet()), quiet(), 0, func() []byte { return nil })
+	s := newSaver(mustOpenMetadata(t, faultfs.New()), quiet(), 0, func() []byte { return nil })
 	if n := testing.AllocsPerRun(100, func() { s.markDirty() }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

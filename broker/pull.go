@@ -92,7 +92,7 @@ func (h *handler) pullOfNewGroup(c *netpath.Conn, frame []byte) {
 		}
 	}
 	if !h.reactor.Post(again) {
-		h.b.answer(c, &cmd, refused(remoting.RespSystemBusy, "[OVERLOAD]too many requests of this kind are waiting, try again later"))
+		h.b.answer(c, &cmd, refused(remoting.RespSystemBusy, laneOverload))
 	}
 }
 
@@ -128,7 +128,7 @@ var pullRemarks = func() (list [store.GetNoMatchedLogicQueue + 1]string) {
 
 func (h *handler) toLane(c *netpath.Conn, lane laneID, run func(*netpath.Conn, []byte)) {
 	if !h.b.lanes[lane].Submit(c, h.cmd.Frame(), run) {
-		h.reply(c, remoting.RespSystemBusy, "[OVERLOAD]too many requests of this kind are waiting, try again later")
+		h.reply(c, remoting.RespSystemBusy, laneOverload)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ringmq/ringmq/commitlog"
+	"github.com/ringmq/ringmq/config"
 	"github.com/ringmq/ringmq/message"
 	"github.com/ringmq/ringmq/netpath"
 	"github.com/ringmq/ringmq/remoting"
@@ -157,7 +158,7 @@ func (s *sender) prepare(cmd *remoting.Command, c *netpath.Conn, now int64, wait
 	if len(cmd.Body) == 0 {
 		return verdict{remoting.RespMessageIllegal, "message body is null"}
 	}
-	s.fill(cmd, c)
+	s.fill(cmd, c, cfg)
 	if isBatch(cmd, hdr) {
 		return s.checkBatch(cfg.MaxMessageSize)
 	}
@@ -169,11 +170,11 @@ func isBatch(cmd *remoting.Command, hdr *remoting.SendHeader) bool {
 }
 
 // fill sets what the draft has from the request as it stands.
-func (s *sender) fill(cmd *remoting.Command, c *netpath.Conn) {
+func (s *sender) fill(cmd *remoting.Command, c *netpath.Conn, cfg *config.Broker) {
 	hdr := &s.hdr
 	s.put.Draft = message.Draft{Topic: hdr.Topic, Body: cmd.Body, Properties: hdr.Properties, Flag: hdr.Flag, QueueID: hdr.QueueID,
 		SysFlag: hdr.SysFlag &^ message.SysTransactionMask, ReconsumeTimes: hdr.ReconsumeTimes, BornTimestamp: hdr.BornTimestamp,
-		BornHost: message.HostOf(c.Remote), AppendCRC: s.b.cfg.Load().EnabledAppendPropCRC}
+		BornHost: message.HostOf(c.Remote), AppendCRC: cfg.EnabledAppendPropCRC}
 }
 
 func (s *sender) checkBatch(maxBody int) verdict {

@@ -56,8 +56,8 @@ func command(o *options) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.ringmq, "ringmq", "bin/ringmq", "the ringmq binary")
-	f.StringVar(&o.java, "java-lib", "benchmarks/work/java-lib", "folder of Apache RocketMQ's jars; fetched with Maven when empty")
-	f.StringVar(&o.work, "work", "benchmarks/work", "folder for stores and logs; about 15 GB for a full run")
+	f.StringVar(&o.java, "java-lib", "benchmarks/scratch/java-lib", "folder of Apache RocketMQ's jars; fetched with Maven when empty")
+	f.StringVar(&o.work, "work", "benchmarks/scratch", "folder for stores and logs; about 15 GB for a full run")
 	f.StringVar(&o.results, "results", "benchmarks/results", "folder for the result")
 	f.StringVar(&o.heap, "heap", "", "heap of the Java broker, a half of it young ("+defaultHeap(memoryTotal())+"; quick: 1g)")
 	f.StringSliceVar(&o.servers, "servers", serverNames, "which take part")
