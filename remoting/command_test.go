@@ -200,7 +200,11 @@ func FuzzDecode(f *testing.F) {
 			}
 			var back Command
 			require.NoError(t, back.Decode(w.Finish(c.Body)[4:]))
-			require.Equal(t, c.Code&0x7FFF, back.Code)
+			code := c.Code & 0x7FFF
+			if ser == SerializeRocketMQ {
+				code = widenCode(uint16(code)) // what POP's codes are cut to by 16 bits means them
+			}
+			require.Equal(t, code, back.Code)
 			require.Equal(t, c.Opaque, back.Opaque)
 			require.Equal(t, c.Flag, back.Flag)
 			require.Equal(t, string(c.Body), string(back.Body))
