@@ -69,7 +69,7 @@ func (l *Log) Append(size int, now int64, e Encoder) (at int64, err error) {
 	l.lastStoreTime = max(l.lastStoreTime, now)
 	e.EncodeAt(dst, at, l.lastStoreTime)
 	end := at + int64(size)
-	l.published.Store(end)
+	l.publish(end)
 	if l.oldestUnflushed.Load() == 0 {
 		l.oldestUnflushed.Store(now)
 	}
@@ -115,8 +115,15 @@ func (l *Log) rollLocked(at, room int64) error {
 		message.PutBlank(l.tail.file.Window(at-l.tail.base, message.BlankSize), int(room))
 	}
 	l.tail, l.next = next, nil
-	l.published.Store(next.base)
+	l.publish(next.base)
 	return nil
+}
+
+func (l *Log) publish(end int64) {
+	l.published.Store(end)
+	if l.memory != nil {
+		l.memory.SetPublished(end)
+	}
 }
 
 // refusal is why the log takes nothing at all, or nil.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -109,6 +110,7 @@ func openLog(t testing.TB, o Options, from int64, clean bool) *found {
 
 func tryOpen(o Options, from int64, clean bool) (*found, error) {
 	f := new(found)
+	underTest(&o)
 	var err error
 	f.Log, f.rep, err = Open(o, from, clean, filepath.Join(filepath.Dir(o.Dir), "quarantine"), func(raw []byte, r *message.Record) error {
 		if r.SysFlag&message.SysTransactionMask == message.SysTransactionRollback {
@@ -119,6 +121,30 @@ func tryOpen(o Options, from int64, clean bool) (*found, error) {
 		return nil
 	})
 	return f, err
+}
+
+// mappedOnly skips what is about the memory of mapped segments.
+func mappedOnly(t *testing.T) {
+	if name := os.Getenv("RINGMQ_TEST_IO_ENGINE"); name != "" && name != "mmap" {
+		t.Skip("this engine's memory is its Tail")
+	}
+}
+
+// underTest applies RINGMQ_TEST_IO_ENGINE, with which make test-engines runs these tests for each engine, and RINGMQ_TEST_SYNC. Past the page
+// cache go only real files.
+func underTest(o *Options) {
+	name := os.Getenv("RINGMQ_TEST_IO_ENGINE")
+	if name == "" || o.Engine != ioengine.EngineMmap {
+		return
+	}
+	kind, err := ioengine.ParseEngine(name)
+	if err != nil {
+		panic(err)
+	}
+	if o.FS != ioengine.OS() && kind != ioengine.EngineMmap {
+		kind = ioengine.EnginePwrite
+	}
+	o.Engine, o.TailSize, o.Sync = kind, min(32<<20, max(16*o.SegmentSize, 128<<10)), os.Getenv("RINGMQ_TEST_SYNC") != ""
 }
 
 func closeLog(t testing.TB, l *Log) {

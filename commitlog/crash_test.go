@@ -268,6 +268,9 @@ func TestCrashAnywhere(t *testing.T) {
 func TestRecoveredBytesAreDurable(t *testing.T) {
 	fsys := faultfs.New()
 	l := openLog(t, quiet(fsys, "log", crashSegment), 0, false)
+	if l.memory != nil {
+		t.Skip("what a killed process leaves is in its tail file, which is no file of the double: see replay_test.go")
+	}
 	w := newWriter(l.Log)
 	w.keep = []stored{}
 	for l.Published() < 2*crashSegment {

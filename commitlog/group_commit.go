@@ -22,6 +22,10 @@ type flusher struct {
 }
 
 func (l *Log) kickFlusher() {
+	if l.pipeline != nil {
+		l.pipeline.ask(&l.pipeline.kick)
+		return
+	}
 	select {
 	case l.flusher.kick <- struct{}{}:
 	default:
@@ -30,6 +34,10 @@ func (l *Log) kickFlusher() {
 
 // RequestFlush asks for a group commit of what is published by now. A reactor calls it once a turn, not once a message.
 func (l *Log) RequestFlush() {
+	if l.pipeline != nil {
+		l.pipeline.ask(&l.pipeline.commit)
+		return
+	}
 	select {
 	case l.flusher.commit <- struct{}{}:
 	default:
@@ -41,8 +49,7 @@ func (l *Log) startFlusher() {
 	l.flusher.quit, l.flusher.done = cancel, make(chan struct{})
 	go pprof.Do(ctx, pprof.Labels("room", "commitlog", "thread", "flusher"), func(ctx context.Context) {
 		defer close(l.flusher.done)
-		every := max(min(l.opt.FlushEvery, l.opt.Window/2), time.Millisecond)
-		timer := time.NewTicker(every)
+		timer := time.NewTicker(l.flushEvery())
 		defer timer.Stop()
 		for {
 			select {
@@ -57,6 +64,11 @@ func (l *Log) startFlusher() {
 			}
 		}
 	})
+}
+
+// flushEvery is the time between two flushes that nobody asked for.
+func (l *Log) flushEvery() time.Duration {
+	return max(min(l.opt.FlushEvery, l.opt.Window/2), time.Millisecond)
 }
 
 // writeBack starts writing what is dirty, in steps, and waits for the steps that lie pacedSteps behind. It keeps the pages that a

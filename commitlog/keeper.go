@@ -3,6 +3,7 @@ package commitlog
 import (
 	"context"
 	"errors"
+	"math"
 	"runtime/pprof"
 	"time"
 
@@ -96,12 +97,14 @@ func (l *Log) keepAhead(tail, next *segment) (more bool, err error) {
 		last = next
 	}
 	ready := last.base + last.warm.Load()
-	if ready < min(at+l.opt.WarmAhead, last.end()) {
-		return true, l.warm(last, min(ready-last.base+warmStep, last.size))
+	if to := min(ready+warmStep, last.end()); ready < min(at+l.opt.WarmAhead, last.end()) && l.makeRoom(to) {
+		return true, l.warm(last, to-last.base)
 	}
 	begin := tail.end() - 4*l.opt.WarmAhead
 	if next == nil && at >= begin {
-		return true, l.makeNext(tail.end())
+		if made, err := l.makeNext(tail.end()); made || err != nil {
+			return made, err
+		}
 	}
 	// Invariant: kickAt > published here, so that an append kicks once a step and not each time.
 	kickAt := ready - l.opt.WarmAhead/2
@@ -111,22 +114,30 @@ func (l *Log) keepAhead(tail, next *segment) (more bool, err error) {
 	if next == nil {
 		kickAt = min(kickAt, begin)
 	}
+	if l.roomWanted.Load() > 0 {
+		kickAt = math.MaxInt64 // the pipeline kicks
+	}
 	l.kickAt.Store(kickAt)
 	return false, nil
 }
 
-// makeNext makes the segment that starts at base and hands it to the tail's owner once its first memory is ready.
-func (l *Log) makeNext(base int64) error {
+// makeNext makes the segment that starts at base and hands it to the tail's owner once its first memory is ready. False: there is no room
+// in memory for it yet.
+func (l *Log) makeNext(base int64) (bool, error) {
 	k := &l.keeper
 	if k.making == nil {
 		s, err := l.createSegment(base)
 		if err != nil {
-			return err
+			return false, err
 		}
 		k.making = s
 	}
-	if err := l.warm(k.making, min(warmStep, k.making.size)); err != nil {
-		return err
+	first := min(warmStep, k.making.size)
+	if !l.makeRoom(base + first) {
+		return false, nil
+	}
+	if err := l.warm(k.making, first); err != nil {
+		return false, err
 	}
 	l.addSegment(k.making)
 	l.mu.Lock()
@@ -134,13 +145,13 @@ func (l *Log) makeNext(base int64) error {
 	l.mu.Unlock()
 	k.making = nil
 	l.announce()
-	return nil
+	return true, nil
 }
 
 // warm makes s ready up to the relative offset to.
 func (l *Log) warm(s *segment, to int64) error {
 	from := s.warm.Load()
-	if s.zeroed < to {
+	if s.zeroed < to && l.zeroAhead() {
 		if err := s.file.Zero(s.zeroed, to); err != nil {
 			return err
 		}
@@ -149,16 +160,25 @@ func (l *Log) warm(s *segment, to int64) error {
 	if err := s.file.Warm(from, to); err != nil {
 		return err
 	}
+	if l.memory != nil && from < s.stored {
+		if err := l.loadTail(s, from); err != nil {
+			return err
+		}
+	}
 	s.warm.Store(to)
 	l.announce()
 	return nil
 }
 
+// zeroAhead tells that zeroes are written before records. Only what is written past the page cache and synced now and then can do without:
+// nobody waits for the conversion of its extents, and the device has half to write.
+func (l *Log) zeroAhead() bool { return l.opt.Engine < ioengine.EngineDirect || l.opt.Sync }
+
 // createSegment makes the segment that starts at base. Its size and its name are durable when it returns: a power loss that finds
 // records in it must find a whole file.
 func (l *Log) createSegment(base int64) (*segment, error) {
 	name := segmentName(l.opt.Dir, base)
-	f, err := l.opt.FS.OpenSegment(name, l.opt.SegmentSize, true)
+	f, err := l.openSegmentFile(name, base, true)
 	if err != nil {
 		return nil, err
 	}
@@ -193,6 +213,9 @@ func (l *Log) cool(s *segment, keepFrom int64) {
 		s.unmap(l)
 		return
 	}
+	if l.memory != nil {
+		return // see makeRoom
+	}
 	to := (keepFrom - s.base) &^ (warmStep - 1)
 	if to <= s.cooled || to > s.size {
 		return
@@ -207,11 +230,16 @@ func (l *Log) cool(s *segment, keepFrom int64) {
 // unmap drops the mapping once no reader copies from it. Readers are counted only while they copy, a few microseconds.
 func (s *segment) unmap(l *Log) {
 	s.hot.Store(-1)
-	for s.viewers.Load() != 0 {
-		time.Sleep(10 * time.Microsecond)
-	}
+	s.waitViewers()
 	if err := s.file.Unmap(); err != nil {
 		l.opt.Logger.Warn("unmap a segment", "file", s.file.Name(), "err", err)
+	}
+}
+
+// waitViewers waits until nobody looks at memory that the hot mark has passed.
+func (s *segment) waitViewers() {
+	for s.viewers.Load() != 0 {
+		time.Sleep(10 * time.Microsecond)
 	}
 }
 

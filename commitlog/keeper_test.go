@@ -28,6 +28,7 @@ func countOps(f *faultfs.FS, kind faultfs.Kind, part string) (n int) {
 
 // The tail never passes the memory that is ready, however slow the device; and goes on as soon as there is more.
 func TestTailNeverPassesWarmMemory(t *testing.T) {
+	mappedOnly(t)
 	synctest.Test(t, func(t *testing.T) {
 		fsys := faultfs.New()
 		gate := fsys.Gate(faultfs.OpWarm)
@@ -132,6 +133,7 @@ func TestNextSegmentIsReadyBeforeItIsNeeded(t *testing.T) {
 
 // The memory kept ready reaches into the next segment, so that rolling finds no less of it.
 func TestReadyMemoryCrossesSegments(t *testing.T) {
+	mappedOnly(t)
 	synctest.Test(t, func(t *testing.T) {
 		const segment = 32 << 20
 		o := quiet(faultfs.New(), "log", segment)
@@ -158,6 +160,7 @@ func TestReadyMemoryCrossesSegments(t *testing.T) {
 
 // In steady state an append does not wake the keeper: once a step of memory, not once a message.
 func TestKeeperIsWokenOncePerStep(t *testing.T) {
+	mappedOnly(t)
 	synctest.Test(t, func(t *testing.T) {
 		o := quiet(faultfs.New(), "log", 128<<20)
 		o.WarmAhead = 2 * warmStep

@@ -21,7 +21,15 @@ type Options struct {
 	// MaxUnflushed is the most bytes that may be published and not yet on the device, 256 MiB: at it appends answer ErrNotReady. It
 	// bounds what a power loss takes, and how far behind a hole recovery has to look for records.
 	MaxUnflushed int64
-	Logger       *slog.Logger
+	// Engine is how records reach the segments. All but EngineMmap keep the end of the log in a Tail of TailSize bytes (128 MiB).
+	Engine   ioengine.EngineKind
+	TailSize int64
+	// TailFile is where the Tail lies without Sync: it must outlive the process. Empty: nothing needs to, or there is none. It is looked
+	// into at Open whatever the engine, because an earlier run may have left something there.
+	TailFile string
+	// Sync: acknowledgements wait for the device (flushDiskType=SYNC_FLUSH).
+	Sync   bool
+	Logger *slog.Logger
 	// OnFlushed is called by the flusher after each advance of the flushed offset and after a failure: whoever holds waiters
 	// looks at them. It must not wait.
 	OnFlushed func()
@@ -32,6 +40,7 @@ type Options struct {
 const (
 	defaultSegmentSize  = 1 << 30
 	defaultWarm         = 64 << 20
+	defaultTail         = 128 << 20
 	defaultMaxUnflushed = 256 << 20
 	// maxRecord is the largest record or batch; no frame of either program holds a larger one.
 	maxRecord = 64 << 20
@@ -47,6 +56,12 @@ func (o *Options) setDefaults() {
 	}
 	if o.WarmAhead == 0 {
 		o.WarmAhead = defaultWarm
+	}
+	if o.TailSize == 0 {
+		o.TailSize = defaultTail
+	}
+	if o.Engine != ioengine.EngineMmap {
+		o.WarmAhead = min(o.WarmAhead, o.TailSize/4)
 	}
 	// The largest batch must fit into what is kept ready, else its append would wait for ever.
 	o.WarmAhead = max(o.WarmAhead, 2*warmStep)
@@ -98,6 +113,12 @@ type Log struct {
 	flushed   atomic.Int64
 	minOffset atomic.Int64
 
+	// memory is the log's end for engines that have it there, nil else. written is the offset before which every byte is in the segments, by
+	// the pipeline; with memory, flushed <= written <= published. roomWanted is what the keeper waits for written to reach; 0: nothing.
+	memory     *ioengine.Tail
+	written    atomic.Int64
+	roomWanted atomic.Int64
+
 	// oldestUnflushed is a time not later than when the byte at flushed was appended, ms of the appenders' clock; 0 when everything
 	// is flushed. Set by the first append after that, moved on by the flusher.
 	oldestUnflushed atomic.Int64
@@ -114,7 +135,9 @@ type Log struct {
 	// moved is closed when flushed has moved; nil: nobody waits (WaitFlushed). Under listMu.
 	moved   chan struct{}
 	flusher flusher
-	dropper dropper
+	// pipeline does the flusher's work where there is memory.
+	pipeline *pipeline
+	dropper  dropper
 	// kickAt and writeBackAt are log offsets from which on an append wakes the keeper and the flusher.
 	kickAt, writeBackAt atomic.Int64
 }

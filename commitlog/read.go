@@ -21,11 +21,11 @@ func (l *Log) ReadNoWait(dst []byte, off int64) error {
 		return err
 	}
 	defer s.release()
-	if s.copyHot(dst, off-s.base) {
-		return nil
-	}
 	for at := off - s.base; len(dst) > 0; {
-		n, err := s.file.ReadAtNoWait(dst, at)
+		if s.copyHot(dst, at) {
+			return nil
+		}
+		n, err := s.file.ReadAtNoWait(dst[:s.inFile(at, len(dst))], at)
 		if err != nil {
 			if errors.Is(err, ioengine.ErrNoWaitUnsupported) {
 				return ioengine.ErrCold
@@ -35,6 +35,15 @@ func (l *Log) ReadNoWait(dst []byte, off int64) error {
 		dst, at = dst[n:], at+int64(n)
 	}
 	return nil
+}
+
+// inFile is how many of n bytes at the place at, which is before the hot mark, are read from the file: what lies behind the mark may not be there
+// yet.
+func (s *segment) inFile(at int64, n int) int {
+	if hot := s.hot.Load(); hot > at {
+		return int(min(int64(n), hot-at))
+	}
+	return n
 }
 
 // copyHot copies from the mapping what lies at or behind the segment's hot mark.
@@ -58,11 +67,17 @@ func (l *Log) ReadWait(dst []byte, off int64) error {
 		return err
 	}
 	defer s.release()
-	if s.copyHot(dst, off-s.base) {
-		return nil
+	for at := off - s.base; len(dst) > 0; {
+		if s.copyHot(dst, at) {
+			return nil
+		}
+		n := s.inFile(at, len(dst))
+		if _, err := s.file.ReadAt(dst[:n], at); err != nil {
+			return err
+		}
+		dst, at = dst[n:], at+int64(n)
 	}
-	_, err = s.file.ReadAt(dst, off-s.base)
-	return err
+	return nil
 }
 
 // ReadRecord reads the record at off, waiting for the disk if need be, and checks it. For queries and tools; the bytes are the
@@ -106,6 +121,8 @@ type Range struct {
 	// Off is where the range starts in the file.
 	Off int64
 	N   int
+	// memory: it is in memory only, not in the file.
+	memory bool
 }
 
 // Hold holds n published bytes at off, which lie in one segment.
@@ -114,11 +131,21 @@ func (l *Log) Hold(off int64, n int) (Range, error) {
 	if err != nil {
 		return Range{}, err
 	}
-	return Range{s, off - s.base, n}, nil
+	r := Range{seg: s, Off: off - s.base, N: n}
+	if l.memory != nil {
+		hot := s.hot.Load()
+		r.memory = hot >= 0 && r.Off+int64(n) > hot
+	}
+	return r, nil
 }
 
-// Fd is the descriptor to read from, -1 where there is none.
-func (r Range) Fd() int { return r.seg.file.Fd() }
+// Fd is the descriptor to read from, -1 where there is none, or where the range is not in the file yet: then ReadNoWait has it.
+func (r Range) Fd() int {
+	if r.memory {
+		return -1
+	}
+	return r.seg.file.Fd()
+}
 
 // Resident tells whether the range is in the page cache by now.
 func (r Range) Resident() bool { return r.seg.file.Resident(r.Off, r.N) }

@@ -70,8 +70,12 @@ func Open(o Options, from int64, clean bool, quarantine string, visit Visitor) (
 	if err != nil {
 		return nil, nil, errors.Join(err, l.closeFiles())
 	}
+	if l.memory == nil {
+		l.startFlusher()
+	} else if err := l.startPipeline(); err != nil {
+		return nil, nil, errors.Join(err, l.closeFiles())
+	}
 	l.startKeeper()
-	l.startFlusher()
 	return l, rep, nil
 }
 
@@ -101,6 +105,10 @@ func (l *Log) openTail(end int64) error {
 	}
 	l.published.Store(end)
 	l.flushed.Store(end)
+	l.written.Store(end)
+	if l.memory != nil {
+		l.memory.Begin(end)
+	}
 	l.flusher.started, l.flusher.waited = end, end
 	l.writeBackAt.Store(end + writeBackStep)
 	var err error
@@ -153,6 +161,11 @@ func (l *Log) continueTail(end int64) error {
 	s.warm.Store(at)
 	s.cooled = at
 	s.hot.Store(at)
+	if l.memory != nil {
+		// Until warm has brought the bytes before end there: on a full disk that may take a while.
+		s.hot.Store(-1)
+		s.stored = end - s.base
+	}
 	s.zeroed = min((end-s.base+pageSize-1)&^(pageSize-1), s.size)
 	return l.warm(s, min(at+warmStep, s.size))
 }
@@ -385,7 +398,9 @@ func (l *Log) Close() error {
 	l.keeper.quit()
 	<-l.flusher.done
 	<-l.keeper.done
-	l.flush()
+	if l.pipeline == nil {
+		l.flush()
+	}
 	l.announce()
 	l.announceFlushed()
 	l.mu.Lock()

@@ -23,6 +23,8 @@ type segment struct {
 	warm atomic.Int64
 	// zeroed and cooled belong to the keeper: bytes from the start that were zeroed; bytes from the start that were let go.
 	zeroed, cooled int64
+	// stored is where the log ended in this segment when it was opened, until its last block is in the Tail; also the keeper's.
+	stored int64
 	// hot is the first byte (relative) whose page is held in memory through the mapping; -1 once there is no mapping.
 	// Readers copy from View only at or behind it, and only while they are counted in viewers.
 	hot     atomic.Int64
@@ -109,6 +111,12 @@ func (l *Log) openSegments() error {
 		o.Logger.Warn("the segments of the store have another size than mappedFileSizeCommitLog: the store decides",
 			"segments", files[0].size, "configured", o.SegmentSize)
 		o.SegmentSize = files[0].size
+	}
+	if err := l.replayTail(files); err != nil {
+		return err
+	}
+	if err := l.openMemory(); err != nil {
+		return err
 	}
 	return l.openEach(files)
 }
@@ -212,7 +220,7 @@ func (l *Log) openEach(files []segmentFile) error {
 			return errors.Join(fmt.Errorf("segment %020d is missing before %s: restore it, or move all before it away",
 				files[i-1].base+l.opt.SegmentSize, name), l.closeFiles())
 		}
-		f, err := l.opt.FS.OpenSegment(name, l.opt.SegmentSize, false)
+		f, err := l.openSegmentFile(name, base, false)
 		if err != nil {
 			return errors.Join(err, l.closeFiles())
 		}
@@ -231,5 +239,8 @@ func (l *Log) closeFiles() error {
 		errs = append(errs, s.file.Close())
 	}
 	l.segments.Store(nil)
+	if l.memory != nil {
+		errs = append(errs, l.memory.Close())
+	}
 	return errors.Join(errs...)
 }

@@ -24,12 +24,13 @@ func main() {
 		Long: `ringmq serves official Apache RocketMQ clients and tools unchanged, and reads and writes RocketMQ's store.
 
   ringmq standalone        name server and broker in one process, data under ./ringmq-data
-  ringmq perf e2e          send, consume and verify messages; prints latency percentiles`,
+  ringmq perf e2e          send, consume and verify messages; prints latency percentiles
+  ringmq doctor            examine this machine: what keeps a broker from its promises here, and the cure`,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(standaloneCommand(), nameServerCommand(), brokerCommand(), perf.Command())
+	root.AddCommand(standaloneCommand(), nameServerCommand(), brokerCommand(), doctorCommand(), perf.Command())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := root.ExecuteContext(ctx); err != nil {

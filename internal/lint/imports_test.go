@@ -13,12 +13,13 @@ import (
 var levels = [][]string{
 	{"cmd"},
 	{"console"},
-	{"admin", "proxy"},
+	{"admin", "proxy", "doctor", "tune"},
 	{"broker", "nameserver"},
 	{"replication"},
 	{"store"},
 	{"commitlog"},
 	{"ioengine", "netpath", "client"},
+	{"uring"},
 	{"remoting", "filter", "auth"},
 	{"message", "metrics", "config"},
 }
@@ -36,7 +37,14 @@ var configReaders = []string{"cmd", "proxy", "broker", "nameserver", "replicatio
 
 // lowLevelRooms may use unsafe and raw system calls. perf waits with epoll of its own: it must not measure a broker through the very
 // reactor that it measures.
-var lowLevelRooms = []string{"ioengine", "netpath", "ebpf", "perf"}
+var lowLevelRooms = []string{"ioengine", "netpath", "uring", "ebpf", "perf"}
+
+// lowLevelFolder is the one folder outside those rooms: it installs the filter that makes io_uring's refusal testable, and is for tests.
+const lowLevelFolder = "internal/seccomp"
+
+func (s source) isLowLevel() bool {
+	return slices.Contains(lowLevelRooms, s.room()) || s.folder == lowLevelFolder
+}
 
 func levelOf(room string) int {
 	return slices.IndexFunc(levels, func(level []string) bool { return slices.Contains(level, room) })
@@ -76,6 +84,9 @@ func TestImportsGoDown(t *testing.T) {
 			}
 			if rest == "internal/lint" {
 				t.Errorf("%s: nothing imports internal/lint", s.at(pos))
+			}
+			if rest == lowLevelFolder && !s.isTest() {
+				t.Errorf("%s: %s is for tests", s.at(pos), rest)
 			}
 		}
 	}
@@ -118,7 +129,7 @@ func TestEveryFolderIsARoom(t *testing.T) {
 
 func TestForeignImports(t *testing.T) {
 	for _, s := range tree(t) {
-		low := slices.Contains(lowLevelRooms, s.room())
+		low := s.isLowLevel()
 		for name, pos := range s.imports() {
 			switch {
 			case (name == "unsafe" || name == "golang.org/x/sys/unix" || name == "golang.org/x/sys/windows") && !low:
@@ -166,7 +177,7 @@ func mayReadEnvironment(s source) bool {
 func TestForbiddenCalls(t *testing.T) {
 	for _, s := range tree(t) {
 		imported := s.imports()
-		low := slices.Contains(lowLevelRooms, s.room())
+		low := s.isLowLevel()
 		for call := range calls(s.file) {
 			pkg, name := call.X.(*ast.Ident).Name, call.Sel.Name
 			if pkg == "syscall" && !low && !slices.Contains(harmlessSyscalls, name) {

@@ -1,0 +1,424 @@
+package commitlog
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/pprof"
+	"sync/atomic"
+	"time"
+
+	"github.com/ringmq/ringmq/ioengine"
+)
+
+// In the walk of one message: this stands in for group_commit.go where the log has a Tail (ioEngine pwrite, direct, uring).
+//
+// pipeline writes the log from the memory of its Tail to its segments, with as many writes in flight as the engine takes.
+//
+//	log     ... | piece | piece | piece | block |  published
+//	             done    flying  flying   ^ the last block is not full: it is written again when more has come
+//
+// A group commit is what has been published when its write starts. The next one need not wait for it, but both have a part of the block that
+// the first one ends in, and two writes of one block at a time would leave to chance which of them stays. So that block becomes a piece
+// of its own, which waits, while the blocks behind it are on their way. Whatever order the device does them in, the log counts as
+// written (and, under SYNC_FLUSH, flushed) up to the first piece that is not done: acknowledgements keep the order of the log.
+//
+// Under SYNC_FLUSH each write is durable when it is done. Under ASYNC_FLUSH writes are plain, and a flush is: write everything, the last
+// block too, then sync the files.
+type pipeline struct {
+	l *Log
+	w ioengine.LogWriter
+	// commit and kick are the wishes of other goroutines: a group commit, a look at what is to be written.
+	commit, kick atomic.Bool
+
+	// next is the log offset up to which writes were started; want up to which they shall be, the last block included.
+	// Invariant: flushed <= written <= next <= published.
+	next, want int64
+	// pieces are in the order of the log; those in front that are done are taken out. Their tickets count up.
+	pieces []piece
+	ticket uint64 // of the next piece
+	flying int    // operations in the writer
+	// seen and seenAt are the end of the log and the appenders' clock when start looked last.
+	seen, seenAt int64
+
+	// A flush under ASYNC_FLUSH. flushTo is 0 when there is none; it is followed by the syncs that are still out.
+	flushTo, flushBegan int64
+	syncs               int
+	again               bool // another one was asked for meanwhile
+}
+
+// piece is one write.
+type piece struct {
+	ticket   uint64
+	seg      *segment
+	from, to int64 // log offsets of what is written
+	hi       int64 // where the log is written up to when this and all before are done
+	began    int64 // not later than the byte at hi was appended, ms of the appenders' clock
+	state    pieceState
+}
+
+type pieceState uint8
+
+const (
+	waiting pieceState = iota // for the piece that its block is in
+	flying
+	done
+)
+
+const (
+	// maxPiece is the most that one write takes, bytes.
+	maxPiece = 1 << 20
+	// directStep is how much is written at a time under ASYNC_FLUSH, when nobody waits for it.
+	directStep = 1 << 20
+	// pipelineDepth is the writes in flight. 4 gave 2.4 times the commits of one by one, 16 hardly more.
+	pipelineDepth = 8
+	syncTicket    = 1 << 63
+)
+
+func (l *Log) startPipeline() error {
+	p := &pipeline{l: l, next: l.published.Load()}
+	l.pipeline = p
+	ctx, cancel := context.WithCancel(context.Background())
+	l.flusher.done = make(chan struct{})
+	opened := make(chan error)
+	go pprof.Do(ctx, pprof.Labels("room", "commitlog", "thread", "flusher"), func(ctx context.Context) {
+		defer close(l.flusher.done)
+		// A ring belongs to one thread.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		w, err := ioengine.NewLogWriter(l.opt.Engine, pipelineDepth)
+		p.w = w
+		opened <- err
+		if err == nil {
+			p.run(ctx)
+		}
+	})
+	err := <-opened
+	l.flusher.quit = func() {
+		cancel()
+		if err == nil {
+			p.w.Wake()
+		}
+	}
+	return err
+}
+
+// ask notes a wish and wakes the pipeline.
+func (p *pipeline) ask(wish *atomic.Bool) {
+	if !wish.Swap(true) {
+		p.w.Wake()
+	}
+}
+
+func (p *pipeline) run(ctx context.Context) {
+	every := p.l.flushEvery()
+	tick := time.Now().Add(every)
+	for {
+		quit := ctx.Err() != nil
+		commit, now := p.commit.Swap(false), time.Now()
+		if late := !now.Before(tick); late || commit || quit {
+			p.wish()
+			if late {
+				tick = now.Add(every)
+			}
+		}
+		p.kick.Store(false)
+		p.start()
+		if p.l.failed.Load() != nil || quit && p.settled() {
+			break
+		}
+		p.reap(max(tick.Sub(now), time.Millisecond))
+	}
+	// The memory of what is in flight must outlive it.
+	for p.flying > 0 {
+		p.reap(-1)
+	}
+	if err := p.w.Close(); err != nil {
+		p.l.opt.Logger.Warn("close the log's writer", "err", err)
+	}
+	<-ctx.Done()
+}
+
+// settled tells that all is written and flushed.
+func (p *pipeline) settled() bool {
+	return p.flying == 0 && p.flushTo == 0 && p.l.flushed.Load() == p.l.published.Load()
+}
+
+// reap takes what is done, waiting d for the first.
+func (p *pipeline) reap(d time.Duration) {
+	for {
+		ended, ok := p.w.Next(d)
+		if !ok {
+			return
+		}
+		p.flying--
+		p.ended(ended)
+		d = 0
+	}
+}
+
+// wish asks for everything published by now to become flushed.
+func (p *pipeline) wish() {
+	l := p.l
+	switch {
+	case l.opt.Sync:
+		p.want = l.published.Load()
+	case p.flushTo != 0:
+		p.again = true
+	default:
+		l.mu.Lock()
+		to, began := l.published.Load(), l.lastNow
+		l.mu.Unlock()
+		if to > l.flushed.Load() {
+			p.flushTo, p.flushBegan, p.want = to, began, max(p.want, to)
+			p.flushIfWritten()
+		}
+	}
+}
+
+// start starts the writes that are due and have a place.
+func (p *pipeline) start() {
+	l := p.l
+	if l.failed.Load() != nil {
+		return
+	}
+	l.mu.Lock()
+	published, now := l.published.Load(), l.lastNow
+	l.mu.Unlock()
+	before := p.seenAt
+	p.seen, p.seenAt = published, now
+	for p.flying < p.w.Depth() {
+		to, whole := p.want, false
+		if p.next >= p.want {
+			if to, whole = published, true; published-p.next < directStep {
+				break
+			}
+		}
+		if !p.startPiece(to, whole, before) {
+			break
+		}
+	}
+	l.writeBackAt.Store(p.next + directStep)
+	if !l.opt.Sync && p.flushTo == 0 && published-l.flushed.Load() >= l.opt.MaxUnflushed/2 {
+		p.wish()
+	}
+}
+
+// startPiece starts one write from next on, up to the log offset to or less; whole leaves out the block that is not full. False: there is
+// nothing that may be written now.
+func (p *pipeline) startPiece(to int64, whole bool, before int64) bool {
+	l, block := p.l, p.w.Block()
+	s := l.find(p.next)
+	if s == nil {
+		l.fail(errLostSegment(p.next))
+		return false
+	}
+	from := s.base + (p.next-s.base)/block*block
+	hi := min(to, s.end())
+	end := hi
+	if hi == s.end() {
+		// Behind the blank nothing was ever made ready: the file has zeroes there.
+		end = min(hi, s.base+s.warm.Load())
+	}
+	end = s.base + (end-s.base+block-1)/block*block
+	if whole && hi < s.end() {
+		end = s.base + (hi-s.base)/block*block
+		hi = end
+	}
+	if end-from > maxPiece {
+		end = from + maxPiece
+		hi = end
+	}
+	if hi <= p.next {
+		return false
+	}
+	if n := len(p.pieces); n > 0 && p.pieces[n-1].to > from {
+		if end <= from+block {
+			return false
+		}
+		p.add(piece{seg: s, from: from, to: from + block, hi: from + block, began: before})
+		from += block
+	}
+	began := before
+	if hi == p.seen {
+		began = p.seenAt
+	}
+	p.add(piece{seg: s, from: from, to: end, hi: hi, began: began, state: flying})
+	p.next = hi
+	return p.submit(&p.pieces[len(p.pieces)-1])
+}
+
+func (p *pipeline) add(x piece) {
+	x.ticket = p.ticket
+	p.ticket++
+	p.pieces = append(p.pieces, x)
+}
+
+func (p *pipeline) submit(x *piece) bool {
+	x.state = flying
+	p.flying++
+	err := p.w.Write(x.seg.file, x.from-x.seg.base, x.seg.file.View(x.from-x.seg.base, x.to-x.from), p.l.opt.Sync, x.ticket)
+	if err != nil {
+		p.flying--
+		p.l.fail(err)
+	}
+	return err == nil
+}
+
+// ended is an operation that is done.
+func (p *pipeline) ended(d ioengine.Done) {
+	l := p.l
+	switch {
+	case d.Err != nil:
+		l.fail(d.Err)
+	case d.Ticket&syncTicket != 0:
+		if p.syncs--; p.syncs == 0 {
+			p.flushed()
+		}
+	default:
+		p.pieces[d.Ticket-p.pieces[0].ticket].state = done
+		p.advance()
+		p.startWaiting()
+	}
+}
+
+// advance takes the pieces out of the front that are done.
+func (p *pipeline) advance() {
+	l, n := p.l, 0
+	var last piece
+	for n < len(p.pieces) && p.pieces[n].state == done {
+		last = p.pieces[n]
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	p.pieces = p.pieces[:copy(p.pieces, p.pieces[n:])]
+	l.written.Store(last.hi)
+	l.memory.SetWritten(last.hi)
+	if wanted := l.roomWanted.Load(); wanted > 0 && last.hi >= wanted {
+		l.kickKeeper()
+	}
+	if l.opt.Sync {
+		if l.advanceFlushed(last.hi, last.began) {
+			l.announceFlushed()
+		}
+		return
+	}
+	p.flushIfWritten()
+}
+
+// startWaiting starts the pieces whose block is free by now.
+func (p *pipeline) startWaiting() {
+	for i := range p.pieces {
+		x := &p.pieces[i]
+		if x.state == waiting && p.flying < p.w.Depth() && (i == 0 || p.pieces[i-1].state == done || p.pieces[i-1].to <= x.from) && !p.submit(x) {
+			return
+		}
+	}
+}
+
+// flushIfWritten starts the syncs of a flush whose writes are all done.
+func (p *pipeline) flushIfWritten() {
+	l := p.l
+	if p.flushTo == 0 || p.syncs > 0 || l.written.Load() < p.flushTo || l.failed.Load() != nil {
+		return
+	}
+	for at := l.flushed.Load(); at < p.flushTo; {
+		s := l.find(at)
+		if s == nil {
+			l.fail(errLostSegment(at))
+			return
+		}
+		p.syncs++
+		p.flying++
+		if err := p.w.Sync(s.file, syncTicket); err != nil {
+			p.flying--
+			l.fail(err)
+			return
+		}
+		at = s.end()
+	}
+}
+
+func (p *pipeline) flushed() {
+	l := p.l
+	if l.advanceFlushed(p.flushTo, p.flushBegan) {
+		l.announceFlushed()
+	}
+	p.flushTo = 0
+	if p.again {
+		p.again = false
+		p.wish()
+	}
+}
+
+// openMemory makes the Tail of an engine that has one, after what an earlier process left in it was written.
+func (l *Log) openMemory() error {
+	o := &l.opt
+	if o.Engine == ioengine.EngineMmap {
+		return nil
+	}
+	if o.SegmentSize%ioengine.TailBlock != 0 && o.Engine != ioengine.EnginePwrite {
+		return fmt.Errorf("segments of %d bytes: the engine %s writes blocks of %d; use ioEngine=mmap or pwrite for this store", o.SegmentSize, o.Engine, ioengine.TailBlock)
+	}
+	var err error
+	if o.Sync || o.TailFile == "" {
+		l.memory, err = ioengine.NewTail(o.TailSize)
+	} else {
+		l.memory, err = ioengine.NewTailFile(o.TailFile, o.TailSize)
+	}
+	return err
+}
+
+// openSegmentFile opens or makes the segment that starts at base, behind the log's Tail where it has one.
+func (l *Log) openSegmentFile(name string, base int64, create bool) (ioengine.Segment, error) {
+	f, err := l.opt.FS.OpenSegment(name, l.opt.SegmentSize, create)
+	if err != nil || l.memory == nil {
+		return f, err
+	}
+	return ioengine.Buffered(f, l.memory, base, l.opt.SegmentSize, l.opt.Engine)
+}
+
+// loadTail brings the block that the log's end lies in into the Tail: it will be written again.
+func (l *Log) loadTail(s *segment, from int64) error {
+	if _, err := s.file.ReadAt(s.file.Window(from, s.stored-from), from); err != nil {
+		return err
+	}
+	s.stored = 0
+	s.hot.Store(from)
+	return nil
+}
+
+// makeRoom lets go of the memory that the log's bytes up to the offset end are to have: those that they follow must be in their segments,
+// and no reader in them any more. False: they are not written yet.
+func (l *Log) makeRoom(end int64) bool {
+	if l.memory == nil {
+		return true
+	}
+	low := end - l.memory.Size()
+	// First the wish, then the look: a write that is done in between sees the one or is seen by the other.
+	l.roomWanted.Store(low)
+	if l.written.Load() < low {
+		// Perhaps less is waiting to be written than is written at a time.
+		l.RequestFlush()
+		return false
+	}
+	l.roomWanted.Store(0)
+	for _, s := range l.list() {
+		hot := s.hot.Load()
+		if s.base >= low {
+			break
+		}
+		if hot < 0 || s.base+hot >= low {
+			continue
+		}
+		if s.end() <= low {
+			s.hot.Store(-1)
+		} else {
+			s.hot.Store(low - s.base)
+		}
+		s.waitViewers()
+	}
+	return true
+}
