@@ -13,7 +13,7 @@ CRASH    := $(addsuffix /...,$(addprefix ./,$(wildcard ioengine commitlog store 
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race fuzz crash e2e lint bench bench-peers cross clean
+.PHONY: help build demo test test-engines race fuzz crash e2e lint bench bench-peers bench-list cross clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,13 @@ demo: build ## start ringmq, send and consume for ten seconds, check every messa
 test: ## go vet and all tests
 	$(GO) vet ./...
 	$(GO) test ./...
+
+test-engines: ## the log's, the store's and the broker's tests with each log engine
+	@for engine in pwrite direct uring; do \
+		echo "ioEngine=$$engine"; RINGMQ_TEST_IO_ENGINE=$$engine $(GO) test ./commitlog ./store ./broker || exit 1; \
+	done
+	RINGMQ_TEST_IO_ENGINE=portable $(GO) test ./store ./broker
+	RINGMQ_TEST_SYNC=1 RINGMQ_TEST_IO_ENGINE=uring $(GO) test ./commitlog
 
 race: ## tests of the control plane and the store under the race detector
 	CGO_ENABLED=1 $(GO) test -race $(RACE)
@@ -49,8 +56,11 @@ lint: ## gofmt, vet, staticcheck, and the rules of the house
 bench: ## micro-benchmarks with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-bench-peers: build ## ringmq and Apache RocketMQ side by side, in turns
-	benchmarks/run.sh
+bench-peers: build ## other brokers beside ringmq; SCENARIO=closed-1k PEERS=ringmq,java,control ROUNDS=5 SHORT=1
+	benchmarks/run.sh $(if $(SCENARIO),-scenario $(SCENARIO)) $(if $(PEERS),-peers $(PEERS)) $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SHORT),-short)
+
+bench-list: ## what SCENARIO of bench-peers can be
+	@benchmarks/run.sh -list
 
 cross: ## compile for the other systems
 	GOOS=linux GOARCH=arm64 $(GO) build ./...

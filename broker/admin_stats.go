@@ -33,6 +33,7 @@ func putInts(table map[string]string, numbers map[string]int64) {
 
 func (b *Broker) addState(table map[string]string) {
 	table["brokerVersionDesc"] = versionName
+	table["ioEngine"] = b.engineName()
 	table["brokerActive"] = strconv.FormatBool(b.store.Writable() == nil)
 	earliest, err := b.store.EarliestStoreTime()
 	if err != nil {

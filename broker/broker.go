@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ringmq/ringmq/client"
+	"github.com/ringmq/ringmq/commitlog"
 	"github.com/ringmq/ringmq/config"
 	"github.com/ringmq/ringmq/ioengine"
 	"github.com/ringmq/ringmq/message"
@@ -118,6 +119,19 @@ func engineOf(c *config.Broker) ioengine.FS {
 	return ioengine.OS()
 }
 
+// logEngine is how the log is written: as configured, or for auto what is best here.
+func (b *Broker) logEngine(c *config.Broker) commitlog.EngineOptions {
+	o := commitlog.EngineOptions{Sync: b.syncFlush, TailSize: c.LogTailBytes}
+	if c.IoEngine == autoEngine {
+		var why string
+		o.Engine, why = b.autoLogEngine(c)
+		b.log.Info("ioEngine=auto took a log engine", "engine", o.Engine, "why", why)
+	} else if kind, err := ioengine.ParseEngine(c.IoEngine); err == nil {
+		o.Engine = kind
+	}
+	return o
+}
+
 // listen binds the ports. It comes first because the port may be chosen by the system, and records carry it.
 func (b *Broker) listen() error {
 	c := b.cfg.Load()
@@ -186,9 +200,13 @@ func (b *Broker) newServer(c *config.Broker) (*netpath.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	rebalance := netpath.RebalanceAuto
+	if !c.ReactorRebalance {
+		rebalance = netpath.RebalanceOff
+	}
 	return netpath.NewServer(netpath.Options{
 		Listen: addrs, Reactors: reactorsOf(c), CPUs: cpus, Portable: c.IoEngine == "portable", Limits: limits, TLSMode: mode, TLSConfig: tlsConfig,
-		ProxyProtocol: c.ProxyProtocol != "off", Backlog: c.ServerSocketBacklog, Logger: b.log,
+		ProxyProtocol: c.ProxyProtocol != "off", Backlog: c.ServerSocketBacklog, Rebalance: rebalance, Logger: b.log,
 		NewHandler: func(r *netpath.Reactor) netpath.Handler { return newHandler(b, r) },
 	})
 }
@@ -234,6 +252,7 @@ func (b *Broker) openStore() error {
 		QueueFileUnits: int((c.MappedFileSizeConsumeQueue + store.UnitSize - 1) / store.UnitSize), HashSlots: c.MaxHashSlotNum,
 		IndexEntries: c.MaxIndexNum, IndexEnable: c.MessageIndexEnable,
 		FlushEvery: time.Duration(c.FlushIntervalCommitLog) * time.Millisecond, Window: time.Duration(c.AsyncFlushWindowMillis) * time.Millisecond,
+		Engine:    b.logEngine(c),
 		AppendCRC: c.EnabledAppendPropCRC, StoreHost: b.storeHost, DelayLevels: b.delayLevels, Logger: b.log, Now: b.now,
 		Retention: retention,
 		OnFlushed: b.flushed, OnFail: b.deviceFailed, OnArrive: b.arrived,
@@ -282,16 +301,27 @@ func (b *Broker) goLabelled(ctx context.Context, name string, run func(context.C
 func (b *Broker) spawn(work func()) { b.wg.Go(work) }
 
 func every(ctx context.Context, d time.Duration, work func()) {
-	tick := time.NewTicker(d)
-	defer tick.Stop()
+	timer := time.NewTimer(untilNext(d))
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 			work()
+			timer.Reset(untilNext(d))
 		}
 	}
+}
+
+// untilNext is the time to the next multiple of d. What is done every second is done at the same moment, by whatever goroutine: an idle
+// process wakes once for all of it, and each wake costs a few switches of threads.
+func untilNext(d time.Duration) time.Duration {
+	wait := d - time.Duration(time.Now().UnixNano())%d
+	if wait < d/4 {
+		wait += d // a timer that came a moment early must not count twice
+	}
+	return wait
 }
 
 // Addr is where clients reach this broker: brokerIP1:listenPort.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync/atomic"
@@ -64,6 +65,13 @@ func newTestBroker(t testing.TB, o brokerOptions) *testBroker {
 	return b
 }
 
+// underTest applies RINGMQ_TEST_IO_ENGINE, with which make test-engines runs these tests for each engine.
+func underTest(cfg *config.Broker) {
+	if engine := os.Getenv("RINGMQ_TEST_IO_ENGINE"); engine != "" {
+		cfg.IoEngine, cfg.LogTailBytes = engine, 32<<20
+	}
+}
+
 // openTestBroker leaves it to the caller to end the broker.
 func openTestBroker(t testing.TB, o brokerOptions) *testBroker {
 	t.Helper()
@@ -71,6 +79,7 @@ func openTestBroker(t testing.TB, o brokerOptions) *testBroker {
 		o.Dir = t.TempDir()
 	}
 	cfg := testConfig(o.Dir)
+	underTest(cfg)
 	if o.Change != nil {
 		o.Change(cfg)
 	}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,36 +24,49 @@ type handler struct {
 	pull  puller
 
 	// acks wait for the log to be flushed, in log order.
-	acks *commitlog.Waiters[ack]
+	acks ackQueue
 	// appended: this turn stored messages. asked: some of them wait for a flush that nobody has asked for yet.
 	appended, asked bool
-	// sent are the sends answered in this turn, for the statistics of its end.
-	sent       []sentTo
-	held       heldList
-	ranges     []commitlog.Range
-	nextExpiry int64
+	held            heldList
+	ranges          []commitlog.Range
+	nextExpiry      int64
 
 	inboxMu sync.Mutex
 	inbox   []*heldPull // pulls whose queue got messages; filled by whoever dispatches
 	woken   []*heldPull
 }
 
-// sentTo is where a message went.
-type sentTo struct {
-	topic   *Topic
-	queueID int32
-}
-
 const (
 	// maxAcks bounds the acknowledgements that wait on one reactor; more are refused with SYSTEM_BUSY.
 	maxAcks = 64 << 10
-	// expireEvery is how often held pulls are looked through for those whose time is over.
+	// expireEvery is how often held pulls are looked through for those whose time is over, ns; ackEvery the same for acknowledgements,
+	// which the flusher releases as a rule.
 	expireEvery = int64(200 * time.Millisecond)
+	ackEvery    = int64(100 * time.Millisecond)
 )
+
+// ackQueue counts, for each connection, the acknowledgements that wait.
+type ackQueue struct{ *commitlog.Waiters[ack] }
+
+func (q ackQueue) Add(end, deadline int64, a ack) bool {
+	if !q.Waiters.Add(end, deadline, a) {
+		return false
+	}
+	stateOf(a.conn).acks++
+	return true
+}
+
+func (q ackQueue) Next(reached, now int64) (a ack, late, ok bool) {
+	if a, late, ok = q.Waiters.Next(reached, now); ok {
+		stateOf(a.conn).acks--
+	}
+	return a, late, ok
+}
 
 // connState is what a connection carries for the broker.
 type connState struct {
 	held heldList // its held pulls
+	acks int      // its acknowledgements in handler.acks
 	// waiting are its sends on the put lane. The reactor adds, the lane takes away.
 	waiting atomic.Int32
 }
@@ -66,7 +80,7 @@ func waitingOf(c *netpath.Conn) int32 {
 }
 
 func newHandler(b *Broker, r *netpath.Reactor) *handler {
-	h := &handler{b: b, reactor: r, acks: commitlog.NewWaiters[ack](maxAcks)}
+	h := &handler{b: b, reactor: r, acks: ackQueue{commitlog.NewWaiters[ack](maxAcks)}}
 	stats := b.stats.lane(r.Index() + 1)
 	h.send.b, h.send.stats = b, stats
 	h.pull.b, h.pull.stats = b, stats
@@ -76,6 +90,10 @@ func newHandler(b *Broker, r *netpath.Reactor) *handler {
 
 // OnFrame runs one request on the reactor's thread.
 func (h *handler) OnFrame(c *netpath.Conn, frame []byte) {
+	if owner := c.Reactor(); owner != h.reactor {
+		h.b.runAt(owner, c, frame)
+		return
+	}
 	if err := h.cmd.Decode(frame); err != nil {
 		c.Close(err)
 		return
@@ -93,6 +111,31 @@ func (h *handler) OnFrame(c *netpath.Conn, frame []byte) {
 	case !h.b.lanes[rt.lane].Submit(c, frame, rt.run):
 		h.reply(c, remoting.RespSystemBusy, laneOverload)
 	}
+}
+
+// runAt runs a frame that came back from a lane after its connection had moved: at the reactor that has it now.
+func (b *Broker) runAt(owner *netpath.Reactor, c *netpath.Conn, frame []byte) {
+	frame = bytes.Clone(frame)
+	for _, h := range b.allHandlers() {
+		if h.reactor == owner && h.reactor.Post(func() {
+			if !c.Closed() {
+				h.OnFrame(c, frame)
+			}
+		}) {
+			return
+		}
+	}
+	var cmd remoting.Command
+	if cmd.Decode(frame) == nil {
+		b.answer(c, &cmd, refused(remoting.RespSystemBusy, laneOverload))
+	}
+}
+
+// Movable lets a connection go to another reactor while none of its pulls is held here, none of its sends waits to be acknowledged, and
+// none is on the put lane, which would bring its acknowledgement here. See netpath.Mover.
+func (h *handler) Movable(c *netpath.Conn) bool {
+	st, ok := c.User.(*connState)
+	return !ok || st.held.count == 0 && st.acks == 0 && st.waiting.Load() == 0
 }
 
 const laneOverload = "[OVERLOAD]too many requests of this kind are waiting, try again later"
@@ -142,26 +185,19 @@ func (h *handler) OnTurn(now netpath.Clock) {
 		h.asked = false
 		h.b.store.Log().RequestFlush()
 	}
+	h.countTurn()
 	h.releaseAcks(now)
 	h.runWoken(now)
-	h.countSent(now)
 	if now.MonoNanos >= h.nextExpiry {
 		h.nextExpiry = now.MonoNanos + expireEvery
 		h.expireHeld(now)
 	}
-}
-
-// countSent counts how long the turn's sends took. Their answers leave together when it ends, so one look at the clock serves them all.
-func (h *handler) countSent(now netpath.Clock) {
-	if len(h.sent) == 0 {
-		return
+	if h.held.count > 0 {
+		h.reactor.SetTimer(h.nextExpiry)
 	}
-	millis := millisSince(now.MonoNanos)
-	for i, s := range h.sent {
-		h.send.stats.putTook(s.topic, s.queueID, millis)
-		h.sent[i] = sentTo{}
+	if h.acks.Len() > 0 {
+		h.reactor.SetTimer(now.MonoNanos + ackEvery)
 	}
-	h.sent = h.sent[:0]
 }
 
 // millisSince is the time since a moment of the monotonic clock (ns).

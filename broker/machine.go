@@ -43,7 +43,7 @@ func reactorsOf(c *config.Broker) int {
 	if c.Reactors > 0 {
 		return c.Reactors
 	}
-	return max(1, runtime.NumCPU()/2)
+	return max(1, runtime.GOMAXPROCS(0)/2)
 }
 
 // haAddr is where slaves will connect.

@@ -49,7 +49,7 @@ type collector struct {
 	figures []figure
 
 	messagesIn, bytesIn, messagesOut, bytesOut, lag *prometheus.Desc
-	refused, laneWaiting, beyond                    *prometheus.Desc
+	refused, laneWaiting, beyond, engine            *prometheus.Desc
 
 	mu                     sync.Mutex // one scrape at a time; guards the limits
 	topics, groups, lagged rowLimit
@@ -74,6 +74,7 @@ func (b *Broker) Collector() prometheus.Collector {
 			"topic", "consumer_group", "is_system", "is_retry"),
 		lag: desc("rocketmq_consumer_lag_messages", "Messages behind the committed offsets of a group in a topic's queues.",
 			"topic", "consumer_group", "is_system", "is_retry"),
+		engine:      desc("ringmq_io_engine_info", "Always 1: how the log is written and how network threads wait.", "engine", "reactor"),
 		refused:     desc("ringmq_connections_refused_total", "Connections refused or closed on the broker's decision.", "reason"),
 		laneWaiting: desc("ringmq_lane_waiting", "Requests that wait for a goroutine where they may wait for a disk or a lock.", "lane"),
 		beyond: desc("ringmq_metric_rows_beyond_limit", "Rows without one of their own because there are "+strconv.Itoa(maxMetricRows)+
@@ -194,7 +195,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, f := range c.figures {
 		ch <- f.desc
 	}
-	for _, d := range []*prometheus.Desc{c.messagesIn, c.bytesIn, c.messagesOut, c.bytesOut, c.lag, c.refused, c.laneWaiting, c.beyond} {
+	for _, d := range []*prometheus.Desc{c.messagesIn, c.bytesIn, c.messagesOut, c.bytesOut, c.lag, c.refused, c.laneWaiting, c.beyond, c.engine} {
 		ch <- d
 	}
 }
@@ -209,6 +210,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(f.desc, f.kind, v)
 		}
 	}
+	ch <- prometheus.MustNewConstMetric(c.engine, prometheus.GaugeValue, 1, c.b.engineName(), c.b.reactorName())
 	for reason, n := range m.net.Refused {
 		ch <- prometheus.MustNewConstMetric(c.refused, prometheus.CounterValue, float64(n), reason)
 	}

@@ -29,6 +29,8 @@ type puller struct {
 	group *Group
 	codes []int32
 	stats statsLane
+	// counters are those of the last pull's group and topic.
+	counters *groupStats
 }
 
 // sendfileMin is the size in bytes from which on a part goes by sendfile: below it, a system call costs more than the copy that it saves.
@@ -142,7 +144,11 @@ func (p *puller) check(cmd *remoting.Command, c *netpath.Conn) (v verdict, forbi
 	if cmd.Code == remoting.ReqLitePullMessage && !cfg.LitePullMessageEnable {
 		return verdict{remoting.RespNoPermission, "the broker[" + cfg.BrokerIP1 + "] for lite pull consumer is forbidden"}, forbiddenBroker
 	}
-	if p.group = b.groups.lookup(hdr.ConsumerGroup); p.group == nil {
+	// Most pulls are of the group and topic of the one before.
+	if g := p.group; g == nil || g.Name != string(hdr.ConsumerGroup) || g.deleted.Load() {
+		p.group = b.groups.lookup(hdr.ConsumerGroup)
+	}
+	if p.group == nil {
 		if cfg.AutoCreateSubscriptionGroup && message.CheckGroup(hdr.ConsumerGroup) == "" {
 			return verdict{code: sendWaits}, 0
 		}
@@ -152,7 +158,10 @@ func (p *puller) check(cmd *remoting.Command, c *netpath.Conn) (v verdict, forbi
 	if !gc.ConsumeEnable {
 		return verdict{remoting.RespNoPermission, "subscription group no permission, " + string(hdr.ConsumerGroup)}, forbiddenGroup
 	}
-	if p.topic = b.topics.lookup(hdr.Topic); p.topic == nil {
+	if t := p.topic; t == nil || t.Name != string(hdr.Topic) || t.deleted.Load() {
+		p.topic = b.topics.lookup(hdr.Topic)
+	}
+	if p.topic == nil {
 		return verdict{remoting.RespTopicNotExist, "topic[" + string(hdr.Topic) + "] not exist, apply first please! " + faq}, 0
 	}
 	tc := p.topic.config.Load()
@@ -271,8 +280,13 @@ func pullCode(s store.GetStatus, offset int64) int32 {
 
 // count adds an answered pull to the statistics. began is on the monotonic clock (ns).
 func (p *puller) count(began int64) {
-	p.stats.getTook(p.group.Name, p.topic, p.hdr.QueueID, millisSince(began))
-	p.stats.got(p.group.Name, p.topic, p.get.Count, p.get.Bytes)
+	gs := p.counters
+	if gs == nil || gs.topic != p.topic.Name || gs.group != p.group.Name || gs.idle.dropped.Load() {
+		gs = p.stats.stats.ofGroup(p.topic.Name, p.group.Name)
+		p.counters = gs
+	}
+	p.stats.getTook(gs, p.hdr.QueueID, millisSince(began))
+	p.stats.gotOf(gs, p.topic, p.get.Count, p.get.Bytes)
 }
 
 // pullHead writes everything of the answer but the records.
@@ -327,7 +341,9 @@ func (h *handler) sendFound(c *netpath.Conn) bool {
 	}
 	g := &h.pull.get
 	if g.Bytes >= sendfileMin*len(g.Parts) {
-		return h.sendRanges(c)
+		if sent, inMemory := h.sendRanges(c); sent || !inMemory {
+			return sent
+		}
 	}
 	start := c.Begin()
 	w := h.pull.pullHead(start, &h.cmd, remoting.RespSuccess, "", g.Next, 0)
@@ -344,18 +360,20 @@ func (h *handler) sendFound(c *netpath.Conn) bool {
 	return true
 }
 
-// sendRanges sends each part by sendfile, straight from the page cache.
-func (h *handler) sendRanges(c *netpath.Conn) bool {
+// sendRanges sends each part by sendfile, straight from the page cache. inMemory: one of them is not in its file yet, or there is no
+// sendfile; then nothing was sent, and copying does it.
+func (h *handler) sendRanges(c *netpath.Conn) (sent, inMemory bool) {
 	g, log := &h.pull.get, h.b.store.Log()
 	for i, part := range g.Parts {
 		r, err := log.Hold(part.Off, part.N)
 		if err == nil && (r.Fd() < 0 || !r.Resident()) {
+			inMemory = r.Fd() < 0
 			r.Release()
 			err = ioengine.ErrCold
 		}
 		if err != nil {
 			h.releaseRanges(i)
-			return false
+			return false, inMemory
 		}
 		h.ranges = append(h.ranges, r)
 	}
@@ -365,7 +383,7 @@ func (h *handler) sendRanges(c *netpath.Conn) bool {
 		c.SendFile(r.Fd(), r.Off, r.N, r.Releaser())
 	}
 	h.ranges = h.ranges[:0]
-	return true
+	return true, false
 }
 
 func (h *handler) releaseRanges(n int) {

@@ -27,12 +27,17 @@ type registrar struct {
 	topic map[string]bool // changed since the last round
 	quit  bool            // the broker has left the route and stays out
 	told  map[string]bool // name servers whose failure was logged
+	// whole are the name servers that have everything, as far as is known: a full registration was taken, and none has failed since.
+	whole map[string]bool
+	// rounds counts the periodic registrations; run's own.
+	rounds int
 	// first is closed when the first round is over.
 	first chan struct{}
 }
 
 func newRegistrar(b *Broker) *registrar {
-	return &registrar{b: b, log: b.log, again: make(chan struct{}, 1), conns: map[string]*client.Conn{}, topic: map[string]bool{}, told: map[string]bool{}, first: make(chan struct{})}
+	return &registrar{b: b, log: b.log, again: make(chan struct{}, 1), conns: map[string]*client.Conn{}, topic: map[string]bool{}, told: map[string]bool{}, whole: map[string]bool{},
+		first: make(chan struct{})}
 }
 
 // servers are the addresses of namesrvAddr.
@@ -74,9 +79,9 @@ func (r *registrar) run(ctx context.Context) {
 				r.registerChanged(ctx)
 			case <-beat.C:
 				r.heartbeat(ctx)
-				beat.Reset(time.Duration(r.b.cfg.Load().BrokerHeartbeatInterval) * time.Millisecond)
+				beat.Reset(untilNext(time.Duration(r.b.cfg.Load().BrokerHeartbeatInterval) * time.Millisecond))
 			case <-full.C:
-				r.registerAll(ctx)
+				r.registerAgain(ctx)
 				beat.Stop()
 				break round
 			}
@@ -90,6 +95,7 @@ func (r *registrar) registerChanged(ctx context.Context) {
 	changed := r.topic
 	r.topic = map[string]bool{}
 	r.mu.Unlock()
+	version := r.b.topics.dataVersion() // before the configs: never newer than they are
 	var configs []remoting.TopicConfig
 	for name := range changed {
 		if t := r.b.topics.find(name); t != nil {
@@ -101,7 +107,48 @@ func (r *registrar) registerChanged(ctx context.Context) {
 		r.registerAll(ctx)
 		return
 	}
-	r.each(ctx, func(ctx context.Context, addr string) error { return r.register(ctx, addr, configs) })
+	r.each(ctx, func(ctx context.Context, addr string) error { return r.register(ctx, addr, version, configs) })
+}
+
+// A broker with many topics asks a name server before it sends them all again, because that costs both a tenth of a second for 10,000 of
+// them, every 30 s and for nothing. (The original asks with forceRegister=false.) But the same version does not prove that nobody took rows
+// away there, so each tenth time it does not ask.
+const (
+	askAboveTopics = 1000
+	askRounds      = 10
+)
+
+// registerAgain is the periodic registration.
+func (r *registrar) registerAgain(ctx context.Context) {
+	if r.rounds++; r.rounds%askRounds == 0 || r.b.topics.table.size() <= askAboveTopics {
+		r.registerAll(ctx)
+		return
+	}
+	all := sync.OnceValues(r.allTopics)
+	r.each(ctx, func(ctx context.Context, addr string) error {
+		if r.isCurrent(ctx, addr) {
+			return nil
+		}
+		version, configs := all()
+		return r.registerWhole(ctx, addr, version, configs)
+	})
+}
+
+// isCurrent asks a name server whether it has what we would register; it counts as a heartbeat there. When in doubt: no.
+func (r *registrar) isCurrent(ctx context.Context, addr string) bool {
+	r.mu.Lock()
+	whole := r.whole[addr] && len(r.topic) == 0
+	r.mu.Unlock()
+	if !whole {
+		return false
+	}
+	c, fresh, err := r.conn(ctx, addr)
+	if err != nil || fresh {
+		return false
+	}
+	version := r.b.topics.dataVersion()
+	answer, err := c.Invoke(ctx, client.Request{Code: remoting.ReqQueryDataVersion, Body: remoting.EncodeBody(version), Header: r.identity})
+	return err == nil && answer.Err() == nil && answer.Fields["changed"] == "false"
 }
 
 // registerAll registers every topic with every name server.
@@ -109,23 +156,34 @@ func (r *registrar) registerAll(ctx context.Context) {
 	r.mu.Lock()
 	r.topic = map[string]bool{}
 	r.mu.Unlock()
-	var configs []remoting.TopicConfig
+	version, configs := r.allTopics()
+	r.each(ctx, func(ctx context.Context, addr string) error { return r.registerWhole(ctx, addr, version, configs) })
+}
+
+// allTopics are all topics as they are registered, with a version that is not newer.
+func (r *registrar) allTopics() (version remoting.DataVersion, configs []remoting.TopicConfig) {
+	version = r.b.topics.dataVersion()
 	for _, t := range r.b.topics.list() {
 		configs = append(configs, r.masked(t.config.Load()))
 	}
-	cfg := r.b.cfg.Load()
+	return version, configs
+}
+
+// registerWhole registers every topic with one name server.
+func (r *registrar) registerWhole(ctx context.Context, addr string, version remoting.DataVersion, configs []remoting.TopicConfig) error {
 	size := len(configs)
-	if cfg.EnableSplitRegistration {
+	if cfg := r.b.cfg.Load(); cfg.EnableSplitRegistration {
 		size = cfg.SplitRegistrationSize
 	}
-	r.each(ctx, func(ctx context.Context, addr string) error {
-		for chunk := range slices.Chunk(configs, max(size, 1)) {
-			if err := r.register(ctx, addr, chunk); err != nil {
-				return err
-			}
+	for chunk := range slices.Chunk(configs, max(size, 1)) {
+		if err := r.register(ctx, addr, version, chunk); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	r.mu.Lock()
+	r.whole[addr] = true
+	r.mu.Unlock()
+	return nil
 }
 
 // masked is a topic's config as brokerPermission lets it be seen.
@@ -183,14 +241,21 @@ func (r *registrar) conn(ctx context.Context, addr string) (*client.Conn, bool, 
 }
 
 // register sends REGISTER_BROKER.
-func (r *registrar) register(ctx context.Context, addr string, configs []remoting.TopicConfig) error {
+func (r *registrar) register(ctx context.Context, addr string, version remoting.DataVersion, configs []remoting.TopicConfig) (err error) {
+	defer func() {
+		if err != nil {
+			r.mu.Lock()
+			r.whole[addr] = false
+			r.mu.Unlock()
+		}
+	}()
 	c, _, err := r.conn(ctx, addr)
 	if err != nil {
 		return err
 	}
 	cfg := r.b.cfg.Load()
 	body := remoting.RegisterBrokerBody{FilterServerList: []string{}}
-	body.Topics.DataVersion = r.b.topics.dataVersion()
+	body.Topics.DataVersion = version
 	body.Topics.TopicConfigTable = map[string]remoting.TopicConfig{}
 	for _, t := range configs {
 		body.Topics.TopicConfigTable[t.TopicName] = t

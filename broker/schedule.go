@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -39,8 +40,12 @@ type progress struct {
 	levels []int64
 }
 
+// How long the deliverer rests: until the next message is due, scheduleTick while deliveries are on their way to the device or failed, and at
+// most scheduleRest, or the shortest delay if that is less: what is stored meanwhile is not due before. (A look ten times a second cost an
+// idle broker more than everything else together.)
 const (
 	scheduleTick  = 100 * time.Millisecond
+	scheduleRest  = time.Second
 	scheduleSave  = 10 * time.Second
 	scheduleBatch = 64
 )
@@ -106,23 +111,43 @@ func (s *schedule) encode() []byte {
 
 // run delivers until ctx ends: one goroutine for all levels, because what they wait for is the clock and not each other.
 func (s *schedule) run(ctx context.Context) {
-	tick := time.NewTicker(scheduleTick)
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	d := delivery{schedule: s, sender: s.b.newSender()}
 	defer d.settleLast()
 	for {
-		for level := range s.levels {
-			if err := d.level(ctx, level); err != nil && ctx.Err() == nil {
-				s.log.Error("delayed messages wait", "level", level+1, "err", err)
-			}
-		}
-		d.settle()
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
+		next := int64(math.MaxInt64)
+		for level := range s.levels {
+			due, err := d.level(ctx, level)
+			if err != nil && ctx.Err() == nil {
+				s.log.Error("delayed messages wait", "level", level+1, "err", err)
+				due = d.b.nowMillis() + scheduleTick.Milliseconds()
+			}
+			next = min(next, due)
+		}
+		d.settle()
+		timer.Reset(d.rest(next))
 	}
+}
+
+// rest is how long to wait when next, in ms, is the earliest time at which a message is due.
+func (d *delivery) rest(next int64) time.Duration {
+	most := scheduleRest
+	for _, delay := range d.b.delayLevels {
+		most = min(most, max(delay, scheduleTick))
+	}
+	if d.moved || d.unsettled.levels != nil {
+		most = scheduleTick
+	}
+	if wait := next - d.b.nowMillis(); wait < most.Milliseconds() {
+		return time.Duration(max(wait, 1)) * time.Millisecond
+	}
+	return min(most, untilNext(most))
 }
 
 // settle lets deliveries that have reached the device count as such, and marks those since as the next to look at.
@@ -164,26 +189,29 @@ type delivery struct {
 	unsettled progress
 }
 
-// level delivers what is due of one level.
-func (d *delivery) level(ctx context.Context, level int) error {
+// level delivers what is due of one level and tells when the next message of it is, in ms; never, when there is none.
+func (d *delivery) level(ctx context.Context, level int) (next int64, err error) {
+	const never = math.MaxInt64
 	q := d.b.store.Queue([]byte(message.ScheduleTopic), int32(level))
 	if q == nil {
-		return nil
+		return never, nil
 	}
 	// Behind the end is a table that outlived its queue: what comes now must not be passed over.
 	at := min(max(d.levels[level].Load(), q.Min()), q.Max())
 	for ctx.Err() == nil && at < q.Max() {
 		n, err := q.ReadWait(at, d.entries[:])
 		if err != nil {
-			return err
+			return never, err
 		}
 		for _, e := range d.entries[:n] {
-			if e.Size > 0 && d.due(e, level) > d.b.nowMillis() {
-				return nil
+			if e.Size > 0 {
+				if due := d.due(e, level); due > d.b.nowMillis() {
+					return due, nil
+				}
 			}
 			if e.Size > 0 {
 				if err := d.deliver(ctx, e); err != nil {
-					return fmt.Errorf("queue offset %d: %w", at, err)
+					return never, fmt.Errorf("queue offset %d: %w", at, err)
 				}
 			}
 			at++
@@ -191,10 +219,10 @@ func (d *delivery) level(ctx context.Context, level int) error {
 			d.moved = true
 		}
 		if n == 0 {
-			return nil
+			break
 		}
 	}
-	return nil
+	return never, nil
 }
 
 // due is when e is to be delivered: never later than a whole delay from now, whatever the clock was when it was stored.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 
@@ -25,15 +26,53 @@ import (
 
 // sender is the scratch for sends of one thread.
 type sender struct {
-	b     *Broker
-	hdr   remoting.SendHeader
-	put   store.Put
-	hot   message.Hot
-	topic *Topic
-	props []byte // properties that had to be written anew
-	extra []byte // properties that the broker adds
-	uniq  [32]byte
-	stats statsLane
+	b      *Broker
+	hdr    remoting.SendHeader
+	put    store.Put
+	hot    message.Hot
+	topic  *Topic
+	props  []byte // properties that had to be written anew
+	extra  []byte // properties that the broker adds
+	uniq   [32]byte
+	ids    []byte // the message ids of an answer
+	stats  statsLane
+	turn   turnTally
+	known  knownTopic
+	host   message.Host // of the connection hostID
+	hostID uint64
+	// fields are on every answer to a send, as fieldsOf says.
+	fields   remoting.Encoded
+	fieldsOf *config.Broker
+}
+
+// knownTopic is the topic of the last send of one thread, and its queues: most sends go where the one before went, and are spared the
+// tables of names. A topic that was deleted tells it; the store finds the queue that is there now where one was deleted.
+type knownTopic struct {
+	topic  *Topic // may be sent to
+	queues [16]*store.ConsumeQueue
+}
+
+// find is nil for a topic that has to be looked up.
+func (k *knownTopic) find(name []byte) *Topic {
+	if t := k.topic; t != nil && t.Name == string(name) && !t.deleted.Load() {
+		return t
+	}
+	return nil
+}
+
+// queue is nil for a queue that has to be looked up.
+func (k *knownTopic) queue(topic *Topic, name []byte, queueID int32) *store.ConsumeQueue {
+	// A delayed message goes to another topic than the one it names.
+	if topic != k.topic || uint32(queueID) >= uint32(len(k.queues)) || topic.Name != string(name) {
+		return nil
+	}
+	return k.queues[queueID]
+}
+
+func (k *knownTopic) keep(topic *Topic, name []byte, q *store.ConsumeQueue) {
+	if topic == k.topic && uint32(q.QueueID) < uint32(len(k.queues)) && topic.Name == string(name) {
+		k.queues[q.QueueID] = q
+	}
 }
 
 // verdict is how a check of a send ended.
@@ -48,28 +87,26 @@ const (
 	sendWaits int32 = -2 // go on where waiting is allowed
 )
 
-// ack is what the answer to a stored send says.
-type ack struct {
-	conn           *netpath.Conn
-	began          int64 // ns, monotonic
+// stored is what the answer to a stored send says.
+type stored struct {
 	opaque         int32
 	serialize      byte
 	oneway         bool
 	queueID        int32
 	queueOffset    int64
 	physicalOffset int64
-	uniq           [64]byte
-	uniqLen        int
-	long           []byte // a unique key longer than uniq
+	uniqKey        []byte
 	batch          []int64
-	topic          *Topic
 }
 
-func (a *ack) uniqKey() []byte {
-	if a.long != nil {
-		return a.long
-	}
-	return a.uniq[:a.uniqLen]
+// ack is an answer that waits for the device.
+type ack struct {
+	stored
+	conn    *netpath.Conn
+	began   int64    // ns, monotonic
+	uniq    [64]byte // where a unique key that is no longer is kept; then stored.uniqKey is nil
+	uniqLen int
+	topic   *Topic
 }
 
 // onSend handles SEND_MESSAGE, SEND_MESSAGE_V2 and SEND_BATCH_MESSAGE on the reactor.
@@ -93,20 +130,19 @@ func (h *handler) onSend(c *netpath.Conn) {
 		s.reply(h, c, verdict{remoting.RespSystemBusy, acksOverload})
 		return
 	}
-	q, err := s.append(&h.cmd, now.UnixMilli)
-	switch {
+	switch err := s.append(&h.cmd, now.UnixMilli); {
+	case err == nil:
 	case errors.Is(err, commitlog.ErrNotReady):
 		h.toPutLane(c)
 		return
-	case err != nil:
+	default:
 		s.stats.putFailed()
 		code, remark := codeOf(err)
 		s.reply(h, c, verdict{code, remark})
 		return
 	}
 	h.appended = true
-	s.count()
-	h.acknowledge(c, q, now)
+	h.acknowledge(c, now)
 }
 
 // toPutLane hands the request over as it came.
@@ -126,9 +162,12 @@ func (s *sender) prepare(cmd *remoting.Command, c *netpath.Conn, now int64, wait
 	if now < s.b.acceptFrom.Load() {
 		return verdict{remoting.RespSystemError, fmt.Sprintf("broker unable to service, until %d", s.b.acceptFrom.Load())}
 	}
-	s.topic = s.b.topics.lookup(hdr.Topic)
-	if message.IsSendForbidden(hdr.Topic) {
-		return verdict{remoting.RespNoPermission, "Sending message to topic[" + string(hdr.Topic) + "] is forbidden."}
+	if s.topic = s.known.find(hdr.Topic); s.topic == nil {
+		if message.IsSendForbidden(hdr.Topic) {
+			return verdict{remoting.RespNoPermission, "Sending message to topic[" + string(hdr.Topic) + "] is forbidden."}
+		}
+		s.topic = s.b.topics.lookup(hdr.Topic)
+		s.known = knownTopic{topic: s.topic}
 	}
 	if s.topic == nil {
 		if remark := message.CheckTopic(hdr.Topic); remark != "" {
@@ -174,7 +213,15 @@ func (s *sender) fill(cmd *remoting.Command, c *netpath.Conn, cfg *config.Broker
 	hdr := &s.hdr
 	s.put.Draft = message.Draft{Topic: hdr.Topic, Body: cmd.Body, Properties: hdr.Properties, Flag: hdr.Flag, QueueID: hdr.QueueID,
 		SysFlag: hdr.SysFlag &^ message.SysTransactionMask, ReconsumeTimes: hdr.ReconsumeTimes, BornTimestamp: hdr.BornTimestamp,
-		BornHost: message.HostOf(c.Remote), AppendCRC: cfg.EnabledAppendPropCRC}
+		BornHost: s.hostOf(c), AppendCRC: cfg.EnabledAppendPropCRC}
+}
+
+// hostOf is the sender as a record has it. One reading of a socket brings several messages.
+func (s *sender) hostOf(c *netpath.Conn) message.Host {
+	if c.ID != s.hostID {
+		s.hostID, s.host = c.ID, message.HostOf(c.Remote)
+	}
+	return s.host
 }
 
 func (s *sender) checkBatch(maxBody int) verdict {
@@ -217,38 +264,42 @@ func (s *sender) prepareSingle(maxBody int, now int64, wait bool) verdict {
 }
 
 // append stores the prepared draft.
-func (s *sender) append(cmd *remoting.Command, now int64) (*store.ConsumeQueue, error) {
+func (s *sender) append(cmd *remoting.Command, now int64) error {
 	d := &s.put.Draft
-	q := s.b.store.Queue(d.Topic, d.QueueID)
+	q := s.known.queue(s.topic, d.Topic, d.QueueID)
 	if q == nil {
-		var err error
-		if q, err = s.b.store.EnsureQueue(string(d.Topic), d.QueueID); err != nil {
-			return nil, err
+		if q = s.b.store.Queue(d.Topic, d.QueueID); q == nil {
+			var err error
+			if q, err = s.b.store.EnsureQueue(string(d.Topic), d.QueueID); err != nil {
+				return err
+			}
 		}
+		s.known.keep(s.topic, d.Topic, q)
 	}
 	if isBatch(cmd, &s.hdr) {
-		return q, s.b.store.AppendBatch(&s.put, q, now)
+		return s.b.store.AppendBatch(&s.put, q, now)
 	}
-	return q, s.b.store.Append(&s.put, q, now)
+	return s.b.store.Append(&s.put, q, now)
 }
 
-// count adds the stored send to the statistics.
+// count adds the stored send to the statistics, on a goroutine; a reactor has turn.
 func (s *sender) count() {
 	n := max(1, len(s.put.BatchOffsets()))
 	s.stats.stored(s.topic, n, s.put.End-s.put.PhysicalOffset)
 }
 
 // acknowledge answers a stored send, now or when its bytes are on the device.
-func (h *handler) acknowledge(c *netpath.Conn, q *store.ConsumeQueue, now netpath.Clock) {
-	a := h.send.ackFor(c, &h.cmd, now.MonoNanos)
-	waits, timeout := h.b.mustWaitForFlush(&h.send, now.UnixMilli)
+func (h *handler) acknowledge(c *netpath.Conn, now netpath.Clock) {
+	s := &h.send
+	st := s.storedOf(&h.cmd)
+	waits, timeout := h.b.mustWaitForFlush(s, now.UnixMilli)
+	h.tallySend(!waits)
 	if !waits {
-		h.sendAck(&a, remoting.RespSuccess, "")
-		h.sent = append(h.sent, sentTo{a.topic, a.queueID})
+		h.answerStored(c, &st, remoting.RespSuccess, "")
 		return
 	}
-	a.own(&h.send)
-	h.awaitFlush(&a, h.send.put.End, now.MonoNanos+int64(timeout))
+	a := st.own(c, s.topic, now.MonoNanos)
+	h.awaitFlush(&a, s.put.End, now.MonoNanos+int64(timeout))
 }
 
 const acksOverload = "[OVERLOAD]too many messages are waiting for the disk, try again later"
@@ -264,29 +315,31 @@ func (h *handler) awaitFlush(a *ack, end, deadline int64) {
 
 // mustWaitForFlush is rule R1: under SYNC_FLUSH unless the message says WAIT=false; under ASYNC_FLUSH while the device is behind.
 func (b *Broker) mustWaitForFlush(s *sender, now int64) (bool, time.Duration) {
-	wait := !bytes.EqualFold(s.hot.Wait, falseText)
+	wait := len(s.hot.Wait) != len(falseText) || !bytes.EqualFold(s.hot.Wait, falseText)
 	return b.syncFlush && wait || b.store.Log().Behind(now), b.syncFlushTimeout
 }
 
 var falseText = []byte("false")
 
-// ackFor gathers the answer; its slices are still views into the request.
-func (s *sender) ackFor(c *netpath.Conn, cmd *remoting.Command, began int64) ack {
-	return ack{conn: c, began: began, opaque: cmd.Opaque, serialize: cmd.Serialize, oneway: cmd.IsOneway(), queueID: s.hdr.QueueID,
-		queueOffset: s.put.QueueOffset, physicalOffset: s.put.PhysicalOffset, long: s.hot.UniqKey, batch: s.put.BatchOffsets(), topic: s.topic}
+// storedOf gathers the answer; its slices are still views into the request.
+func (s *sender) storedOf(cmd *remoting.Command) stored {
+	return stored{opaque: cmd.Opaque, serialize: cmd.Serialize, oneway: cmd.IsOneway(), queueID: s.hdr.QueueID,
+		queueOffset: s.put.QueueOffset, physicalOffset: s.put.PhysicalOffset, uniqKey: s.hot.UniqKey, batch: s.put.BatchOffsets()}
 }
 
 // own copies what the answer needs of the request, which is gone when it waits.
-func (a *ack) own(s *sender) {
-	if len(s.hot.UniqKey) <= len(a.uniq) {
-		a.uniqLen = copy(a.uniq[:], s.hot.UniqKey)
-		a.long = nil
+func (st *stored) own(c *netpath.Conn, topic *Topic, began int64) ack {
+	a := ack{stored: *st, conn: c, topic: topic, began: began}
+	if len(st.uniqKey) <= len(a.uniq) {
+		a.uniqLen = copy(a.uniq[:], st.uniqKey)
+		a.uniqKey = nil
 	} else {
-		a.long = append([]byte(nil), s.hot.UniqKey...)
+		a.uniqKey = bytes.Clone(st.uniqKey)
 	}
-	if len(a.batch) > 0 {
-		a.batch = append([]int64(nil), a.batch...)
+	if len(st.batch) > 0 {
+		a.batch = slices.Clone(st.batch)
 	}
+	return a
 }
 
 // releaseAcks answers the sends whose bytes are on the device, or whose time is over.
@@ -318,43 +371,53 @@ func (h *handler) releaseAcks(now netpath.Clock) {
 }
 
 func (h *handler) sendAck(a *ack, code int32, remark string) {
-	if a.oneway || a.conn.Closed() {
-		return
+	st := a.stored // not in a: what points into itself is put on the heap
+	if st.uniqKey == nil {
+		st.uniqKey = a.uniq[:a.uniqLen]
 	}
-	a.conn.End(h.b.appendAck(a.conn.Begin(), a, code, remark))
+	h.answerStored(a.conn, &st, code, remark)
 }
 
-// appendAck writes the answer to a stored send (SendMessageResponseHeader).
-func (b *Broker) appendAck(dst []byte, a *ack, code int32, remark string) []byte {
-	request := remoting.Command{Opaque: a.opaque, Serialize: a.serialize}
-	w := remoting.Respond(dst, &request, code, remark)
-	if len(a.batch) == 0 {
-		var id [64]byte
-		w.Bytes("msgId", message.AppendOffsetID(id[:0], b.storeHost, a.physicalOffset))
-	} else {
-		ids := make([]byte, 0, 33*len(a.batch))
-		for i, off := range a.batch {
-			if i > 0 {
-				ids = append(ids, ',')
-			}
-			ids = message.AppendOffsetID(ids, b.storeHost, off)
+func (h *handler) answerStored(c *netpath.Conn, st *stored, code int32, remark string) {
+	if st.oneway || c.Closed() {
+		return
+	}
+	c.End(h.send.appendAnswer(c.Begin(), st, code, remark))
+}
+
+// appendAnswer writes the answer to a stored send.
+func (s *sender) appendAnswer(dst []byte, st *stored, code int32, remark string) []byte {
+	s.ids = s.ids[:0]
+	if len(st.batch) == 0 {
+		s.ids = message.AppendOffsetID(s.ids, s.b.storeHost, st.physicalOffset)
+	}
+	for i, off := range st.batch {
+		if i > 0 {
+			s.ids = append(s.ids, ',')
 		}
-		w.Bytes("msgId", ids)
+		s.ids = message.AppendOffsetID(s.ids, s.b.storeHost, off)
 	}
-	w.Int("queueId", int64(a.queueID))
-	w.Int("queueOffset", a.queueOffset)
-	if key := a.uniqKey(); len(key) > 0 {
-		w.Bytes("transactionId", key)
+	r := remoting.SendResponse{
+		MsgID: s.ids, QueueID: st.queueID, QueueOffset: st.queueOffset, TransactionID: st.uniqKey, Rest: s.encodedFields(),
 	}
-	b.sendFields(&w)
+	if code == remoting.RespSuccess {
+		return r.Append(dst, st.serialize, st.opaque)
+	}
+	w := remoting.RespondTo(dst, st.serialize, code, st.opaque, remark)
+	r.WriteTo(&w)
 	return w.Finish(nil)
 }
 
-// sendFields are on every answer to a send, errors included.
-func (b *Broker) sendFields(w *remoting.Writer) {
-	cfg := b.cfg.Load()
-	w.Text("MSG_REGION", cfg.RegionID)
-	w.Bool("TRACE_ON", cfg.TraceOn)
+// encodedFields are on every answer to a send, errors included.
+func (s *sender) encodedFields() *remoting.Encoded {
+	if cfg := s.b.cfg.Load(); cfg != s.fieldsOf {
+		s.fieldsOf = cfg
+		s.fields = remoting.EncodeFields(func(w *remoting.Writer) {
+			w.Text("MSG_REGION", cfg.RegionID)
+			w.Bool("TRACE_ON", cfg.TraceOn)
+		})
+	}
+	return &s.fields
 }
 
 // reply answers a send that was not stored.
@@ -363,6 +426,6 @@ func (s *sender) reply(h *handler, c *netpath.Conn, v verdict) {
 		return
 	}
 	w := remoting.Respond(c.Begin(), &h.cmd, v.code, v.remark)
-	s.b.sendFields(&w)
+	w.Encoded(s.encodedFields())
 	c.End(w.Finish(nil))
 }

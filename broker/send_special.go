@@ -153,18 +153,18 @@ func (h *handler) sendSlowly(c *netpath.Conn, frame []byte) {
 		return
 	}
 	s.count()
-	a := s.ackFor(c, &cmd, began)
+	st := s.storedOf(&cmd)
 	waits, timeout := b.mustWaitForFlush(&s, b.nowMillis())
 	switch {
 	case cmd.IsOneway():
 	case !waits:
-		c.Send(b.appendAck(nil, &a, remoting.RespSuccess, ""))
-		s.stats.putTook(a.topic, a.queueID, millisSince(began))
+		c.Send(s.appendAnswer(nil, &st, remoting.RespSuccess, ""))
+		s.stats.putTook(s.topic, st.queueID, millisSince(began))
 	default:
-		a.own(&s)
+		a := st.own(c, s.topic, began)
 		end, deadline := s.put.End, netpath.ReadClock().MonoNanos+int64(timeout)
 		if !h.reactor.Post(func() { h.awaitFlush(&a, end, deadline) }) {
-			c.Send(b.appendAck(nil, &a, remoting.RespFlushDiskTimeout, acksOverload))
+			c.Send(s.appendAnswer(nil, &st, remoting.RespFlushDiskTimeout, acksOverload))
 		}
 	}
 }
@@ -174,7 +174,7 @@ func (s *sender) answerSlowly(c *netpath.Conn, cmd *remoting.Command, v verdict)
 		return
 	}
 	w := remoting.Respond(nil, cmd, v.code, v.remark)
-	s.b.sendFields(&w)
+	w.Encoded(s.encodedFields())
 	c.Send(w.Finish(nil))
 }
 
@@ -183,7 +183,7 @@ func (b *Broker) appendSlowly(s *sender, cmd *remoting.Command) error {
 	ctx, cancel := context.WithTimeout(context.Background(), b.syncFlushTimeout)
 	defer cancel()
 	for {
-		_, err := s.append(cmd, b.nowMillis())
+		err := s.append(cmd, b.nowMillis())
 		if err == nil {
 			b.store.Dispatch()
 			return nil

@@ -183,22 +183,29 @@ type statsLane struct {
 
 // stored counts messages of one send (a batch has several) and their bytes in the log.
 func (l statsLane) stored(t *Topic, messages int, bytes int64) {
+	l.storedSends(t, 1, int64(messages), bytes)
+}
+
+// storedSends counts several sends to one topic.
+func (l statsLane) storedSends(t *Topic, sends, messages, bytes int64) {
 	ts := l.stats.ofTopic(t)
-	ts.putNums.value.Add(int64(messages))
-	ts.putNums.times.Add(1)
-	ts.putSize.add(bytes)
-	l.store.stored(int64(messages), bytes, t.system)
+	ts.putNums.addSum(messages, sends)
+	ts.putSize.addSum(bytes, sends)
+	l.store.stored(messages, bytes, t.system)
 }
 
 // putTook counts how long a send took from the frame to the answer.
-func (l statsLane) putTook(t *Topic, queueID int32, millis int64) {
-	l.store.putTook(millis)
+func (l statsLane) putTook(t *Topic, queueID int32, millis int64) { l.putsTook(t, queueID, 1, millis) }
+
+// putsTook counts several sends to one queue that took as long.
+func (l statsLane) putsTook(t *Topic, queueID int32, sends, millis int64) {
+	l.store.putsTook(sends, millis)
 	ts := l.stats.ofTopic(t)
 	i := ts.latency.at(queueID)
 	if i == nil {
 		i = l.stats.queueItem(&ts.latency, statTopicPutLatency, queueID, ts.topic)
 	}
-	i.add(millis)
+	i.addSum(sends*millis, sends)
 }
 
 // putFailed counts a send that could not be stored.
@@ -206,19 +213,23 @@ func (l statsLane) putFailed() { l.store.putFailed.Add(1) }
 
 // got counts one pull that was answered: the messages that it sends and their bytes. 0 messages: it found none.
 func (l statsLane) got(group string, t *Topic, messages, bytes int) {
-	l.store.got(int64(messages), t.system)
 	if messages == 0 {
+		l.store.got(0, t.system)
 		return
 	}
-	gs := l.stats.ofGroup(t.Name, group)
+	l.gotOf(l.stats.ofGroup(t.Name, group), t, messages, bytes)
+}
+
+// gotOf counts a pull that found messages.
+func (l statsLane) gotOf(gs *groupStats, t *Topic, messages, bytes int) {
+	l.store.got(int64(messages), t.system)
 	gs.getNums.add(int64(messages))
 	gs.getSize.add(int64(bytes))
 }
 
 // getTook counts how long a pull that found messages took to look them up.
-func (l statsLane) getTook(group string, t *Topic, queueID int32, millis int64) {
+func (l statsLane) getTook(gs *groupStats, queueID int32, millis int64) {
 	raise(&l.store.getMaxMillis, millis)
-	gs := l.stats.ofGroup(t.Name, group)
 	i := gs.latency.at(queueID)
 	if i == nil {
 		i = l.stats.queueItem(&gs.latency, statGroupGetLatency, queueID, gs.topic+"@"+gs.group)

@@ -39,7 +39,7 @@ func TestWindows(t *testing.T) {
 	}
 	// 100 calls of 5 each in every period, so 30 samples hold the latest six periods.
 	for i := range int64(30) {
-		w.add(minuteWindow, sample{time.Duration(i+1) * 10 * time.Second, 500 * (i + 1), 100 * (i + 1)})
+		w.add(minuteWindow, sample{time.Duration(i+1) * 10 * time.Second, reading{500 * (i + 1), 100 * (i + 1)}}, reading{})
 		periods := min(i+1, 6)
 		want := remoting.BrokerStatsItem{Sum: 500 * periods, Tps: 50, Avgpt: 5}
 		if got := w.figures(); got != want {
@@ -48,6 +48,43 @@ func TestWindows(t *testing.T) {
 	}
 	if len(w) != 7 {
 		t.Errorf("%d samples are kept", len(w))
+	}
+}
+
+// A counter of which nothing was counted for a whole window holds no memory for it, and goes on from where it was.
+func TestIdleWindowsAreGivenBack(t *testing.T) {
+	var i statsItem
+	now := time.Duration(0)
+	tick := func(ticks int) {
+		for range ticks {
+			now += 10 * time.Second
+			i.sample(now, dueWindows{minute: true, hour: true, day: true})
+		}
+	}
+	tick(3)
+	if i.minute != nil || i.hour != nil || i.day != nil {
+		t.Error("a counter that was never used holds windows")
+	}
+	i.add(50)
+	tick(1)
+	if got, want := i.data().StatsMinute, (remoting.BrokerStatsItem{Sum: 50, Tps: 5, Avgpt: 50}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	tick(5)
+	if i.data().StatsMinute.Sum != 50 {
+		t.Error("given back while it still shows something")
+	}
+	tick(30)
+	if i.minute != nil || i.hour != nil || i.day != nil {
+		t.Errorf("%d, %d and %d samples of nothing are kept", len(i.minute), len(i.hour), len(i.day))
+	}
+	if allocs := testing.AllocsPerRun(100, func() { tick(1) }); allocs > 0 {
+		t.Errorf("%v allocations to sample an idle counter", allocs)
+	}
+	i.add(7)
+	tick(1)
+	if got, want := i.data().StatsMinute, (remoting.BrokerStatsItem{Sum: 7, Tps: 0.7, Avgpt: 7}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 
@@ -86,7 +123,7 @@ func TestBrokerStats(t *testing.T) {
 		lane.stored(system, 1, 10)
 		lane.got("g", topic, 5, 1000)
 		lane.got("g", topic, 0, 0)
-		lane.getTook("g", topic, 3, 6)
+		lane.getTook(s.ofGroup(topic.Name, "g"), 3, 6)
 		s.sentBack("T", "g")
 		now := time.Duration(second+1) * time.Second
 		s.tick(now, statsDay.Add(now))
@@ -171,7 +208,7 @@ func TestStatsAreBounded(t *testing.T) {
 		s.stored(topic, 1, 1)
 		s.lane(0).putTook(topic, 1, 1)
 		s.got("g", topic, 1, 1)
-		s.lane(0).getTook("g", topic, 1, 1)
+		s.lane(0).getTook(s.ofGroup(topic.Name, "g"), 1, 1)
 		s.lane(0).putTook(topic, -1, 1)
 		s.lane(0).putTook(topic, math.MaxInt32, 1)
 	}
@@ -210,7 +247,7 @@ func TestRuntimeFigures(t *testing.T) {
 	}
 	s.lane(0).putFailed()
 	s.lane(1).putTook(topic, 0, 777)
-	s.lane(1).getTook("g", topic, 0, 33)
+	s.lane(1).getTook(s.ofGroup(topic.Name, "g"), 0, 33)
 	s.store.addTo(table, (26*time.Hour + 3*time.Minute + 4*time.Second).Milliseconds())
 	for name, want := range map[string]string{
 		"bootTimestamp": "0", "runtime": "[ 1 days, 2 hours, 3 minutes, 4 seconds ]",
@@ -259,7 +296,7 @@ func TestLatencyClasses(t *testing.T) {
 	s := newStoreStats(1, 0)
 	for millis, class := range map[int64]int{0: 0, 1: 1, 9: 1, 10: 2, 49: 2, 50: 3, 999: 6, 1000: 7, 9999: 11, 10000: 12, math.MaxInt64: 12, -5: 0} {
 		before := s.totals().putTimes[class]
-		s.lane(0).putTook(millis)
+		s.lane(0).putsTook(1, millis)
 		if s.totals().putTimes[class] != before+1 {
 			t.Errorf("%d ms is not counted as %s", millis, putTimeNames[class])
 		}
@@ -274,7 +311,7 @@ func TestStatsAllocateNothing(t *testing.T) {
 		lane.stored(topic, 1, 100)
 		lane.putTook(topic, 7, 1)
 		lane.got("and-its-consumer-group", topic, 1, 100)
-		lane.getTook("and-its-consumer-group", topic, 7, 1)
+		lane.getTook(s.ofGroup(topic.Name, "and-its-consumer-group"), 7, 1)
 	}
 	use()
 	if n := testing.AllocsPerRun(200, use); n != 0 {

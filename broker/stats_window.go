@@ -18,9 +18,12 @@ import (
 
 // sample is what a counter showed at a time.
 type sample struct {
-	at           time.Duration
-	value, times int64
+	at time.Duration
+	reading
 }
+
+// reading is the state of a counter.
+type reading struct{ value, times int64 }
 
 // windowKind is how often a window takes a sample and how many it keeps.
 type windowKind struct {
@@ -37,15 +40,22 @@ var (
 // window is the latest samples of one counter, oldest first.
 type window []sample
 
-// add takes a sample. A counter that has none yet counts as zero one period ago.
-func (w *window) add(kind windowKind, s sample) {
+// add takes a sample. A counter that has none yet counts as before one period ago. A window in which nothing was counted is given back: its
+// figures are those of an empty one, and there may be a counter for each of 100,000 queues.
+func (w *window) add(kind windowKind, s sample, before reading) {
 	if len(*w) == 0 {
-		*w = append(*w, sample{at: s.at - kind.period})
+		if s.reading == before {
+			return
+		}
+		*w = append(*w, sample{s.at - kind.period, before})
 	}
 	if len(*w) == kind.most {
 		*w = slices.Delete(*w, 0, 1)
 	}
 	*w = append(*w, s)
+	if (*w)[0].reading == s.reading {
+		*w = nil
+	}
 }
 
 // figures are what came between the oldest and the newest sample: the sum, the sum per second, the average per call.
@@ -73,26 +83,33 @@ type statsItem struct {
 
 	mu                sync.Mutex
 	minute, hour, day window
+	last              [3]reading // the latest of each window, which it may have given back; zero at first
 }
 
 // add is for the hot path.
-func (i *statsItem) add(value int64) {
-	i.value.Add(value)
-	i.times.Add(1)
+func (i *statsItem) add(value int64) { i.addSum(value, 1) }
+
+// addSum adds what several calls came to.
+func (i *statsItem) addSum(value, times int64) {
+	if value != 0 {
+		i.value.Add(value)
+	}
+	i.times.Add(times)
 }
 
 func (i *statsItem) sample(now time.Duration, due dueWindows) {
-	s := sample{now, i.value.Load(), i.times.Load()}
+	s := sample{now, reading{i.value.Load(), i.times.Load()}}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if due.minute {
-		i.minute.add(minuteWindow, s)
-	}
-	if due.hour {
-		i.hour.add(hourWindow, s)
-	}
-	if due.day {
-		i.day.add(dayWindow, s)
+	for n, w := range [...]struct {
+		due  bool
+		kind windowKind
+		*window
+	}{{due.minute, minuteWindow, &i.minute}, {due.hour, hourWindow, &i.hour}, {due.day, dayWindow, &i.day}} {
+		if w.due {
+			w.add(w.kind, s, i.last[n])
+			i.last[n] = s.reading
+		}
 	}
 }
 
@@ -170,15 +187,15 @@ type storeLane struct {
 	_                          [64]byte // the next lane belongs to another core
 }
 
-// putTook counts how long storing a message took.
-func (l *storeLane) putTook(millis int64) {
+// putsTook counts how long storing several messages took, each of them.
+func (l *storeLane) putsTook(sends, millis int64) {
 	class := 0
 	for class < len(putTimeLimits) && millis >= putTimeLimits[class] {
 		class++
 	}
-	l.putTimes[class].Add(1)
+	l.putTimes[class].Add(sends)
 	place, _ := slices.BinarySearch(latencyLimits, millis)
-	l.latency[place].Add(1)
+	l.latency[place].Add(sends)
 	raise(&l.putMaxMillis, millis)
 }
 

@@ -21,20 +21,26 @@ type Options struct {
 	// MaxUnflushed is the most bytes that may be published and not yet on the device, 256 MiB: at it appends answer ErrNotReady. It
 	// bounds what a power loss takes, and how far behind a hole recovery has to look for records.
 	MaxUnflushed int64
-	// Engine is how records reach the segments. All but EngineMmap keep the end of the log in a Tail of TailSize bytes (128 MiB).
-	Engine   ioengine.EngineKind
-	TailSize int64
-	// TailFile is where the Tail lies without Sync: it must outlive the process. Empty: nothing needs to, or there is none. It is looked
-	// into at Open whatever the engine, because an earlier run may have left something there.
-	TailFile string
-	// Sync: acknowledgements wait for the device (flushDiskType=SYNC_FLUSH).
-	Sync   bool
+	EngineOptions
 	Logger *slog.Logger
 	// OnFlushed is called by the flusher after each advance of the flushed offset and after a failure: whoever holds waiters
 	// looks at them. It must not wait.
 	OnFlushed func()
 	// OnFail is called once, when the device fails (R2).
 	OnFail func(error)
+}
+
+// EngineOptions say how records reach the segments.
+type EngineOptions struct {
+	// Engine is one of the log engines (ioEngine). All but EngineMmap keep the end of the log in a Tail of TailSize bytes (128 MiB). Where the
+	// system refuses what an engine needs, the next one takes its place: uring, direct, pwrite, mmap.
+	Engine   ioengine.EngineKind
+	TailSize int64
+	// TailFile is where the Tail lies without Sync: it must outlive the process. Empty: nothing needs to, or there is none. It is looked
+	// into at Open whatever the engine, because an earlier run may have left something there.
+	TailFile string
+	// Sync: acknowledgements wait for the device (flushDiskType=SYNC_FLUSH).
+	Sync bool
 }
 
 const (

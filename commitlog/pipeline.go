@@ -2,7 +2,6 @@ package commitlog
 
 import (
 	"context"
-	"fmt"
 	"runtime"
 	"runtime/pprof"
 	"sync/atomic"
@@ -83,9 +82,12 @@ func (l *Log) startPipeline() error {
 	opened := make(chan error)
 	go pprof.Do(ctx, pprof.Labels("room", "commitlog", "thread", "flusher"), func(ctx context.Context) {
 		defer close(l.flusher.done)
-		// A ring belongs to one thread.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+		if l.opt.Engine == ioengine.EngineUring {
+			// A ring belongs to one thread. The others are better off without: waking a goroutine that is locked to a thread takes two more
+			// switches.
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+		}
 		w, err := ioengine.NewLogWriter(l.opt.Engine, pipelineDepth)
 		p.w = w
 		opened <- err
@@ -356,13 +358,10 @@ func (p *pipeline) flushed() {
 // openMemory makes the Tail of an engine that has one, after what an earlier process left in it was written.
 func (l *Log) openMemory() error {
 	o := &l.opt
-	if o.Engine == ioengine.EngineMmap {
-		return nil
+	err := l.chooseEngine()
+	if err != nil || o.Engine == ioengine.EngineMmap {
+		return err
 	}
-	if o.SegmentSize%ioengine.TailBlock != 0 && o.Engine != ioengine.EnginePwrite {
-		return fmt.Errorf("segments of %d bytes: the engine %s writes blocks of %d; use ioEngine=mmap or pwrite for this store", o.SegmentSize, o.Engine, ioengine.TailBlock)
-	}
-	var err error
 	if o.Sync || o.TailFile == "" {
 		l.memory, err = ioengine.NewTail(o.TailSize)
 	} else {

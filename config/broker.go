@@ -75,6 +75,8 @@ type Broker struct {
 	// ReactorCpus are the cores reactors are pinned to, such as 0-3,8; empty: none is pinned. Ignored on one or two cores.
 	// Default empty.
 	ReactorCpus string `prop:"reactorCpus" default:"" check:"cpus"`
+	// ReactorRebalance moves connections from a network thread that is far busier than another. Default true.
+	ReactorRebalance bool `prop:"reactorRebalance" default:"true"`
 
 	// ---- Name servers ----
 
@@ -136,9 +138,13 @@ type Broker struct {
 	StorePathRootDir string `prop:"storePathRootDir" default:"ringmq-data/store" check:"path"`
 	// StorePathCommitLog is the directory of the CommitLog. Default storePathRootDir/commitlog.
 	StorePathCommitLog string `prop:"storePathCommitLog" default:"" check:"singlePath"`
-	// IoEngine is what files and sockets are served with. mmap or auto (default): the best the system has; portable: plain
-	// calls and mappings, and sockets without epoll.
-	IoEngine string `prop:"ioEngine" default:"auto" oneof:"auto|mmap|portable"`
+	// IoEngine is how the log is written. mmap: into mapped segments. pwrite: groups from memory, through the page cache. direct: past
+	// it. uring: past it, several at a time. portable: plain calls and mappings, and sockets without epoll. auto (default): what
+	// `ringmq tune` found here; else mmap, and under SYNC_FLUSH the winner of a short trial.
+	IoEngine string `prop:"ioEngine" default:"auto" oneof:"auto|mmap|pwrite|direct|uring|portable"`
+	// LogTailBytes is the memory that pwrite, direct and uring keep the end of the log in; readers within it need no disk.
+	// Bytes, 32 MiB..64 GiB, default 128 MiB.
+	LogTailBytes int64 `prop:"logTailBytes" default:"134217728" unit:"bytes" min:"33554432" max:"68719476736"`
 	// MappedFileSizeCommitLog is the size of one segment. Bytes, 64 KiB..2 GiB-1, default 1 GiB.
 	MappedFileSizeCommitLog int64 `prop:"mappedFileSizeCommitLog" default:"1073741824" unit:"bytes" min:"65536" max:"2147483647"`
 	// MappedFileSizeConsumeQueue is the size of one queue file, rounded up to whole entries of 20 bytes.

@@ -2,6 +2,7 @@ package ioengine
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -13,6 +14,42 @@ import (
 
 	"github.com/ringmq/ringmq/uring"
 )
+
+// EngineWorks tries what an engine needs in the folder of a log with segments of segmentSize bytes. ErrEngineRefused: take the next one.
+func EngineWorks(kind EngineKind, dir string, segmentSize int64) error {
+	if kind == EngineUring {
+		if _, err := uring.Probe(); errors.Is(err, uring.ErrUnsupported) {
+			return fmt.Errorf("%w: %w", ErrEngineRefused, err)
+		} else if err != nil {
+			return err
+		}
+	}
+	if kind < EngineDirect {
+		return nil
+	}
+	if segmentSize%TailBlock != 0 {
+		return fmt.Errorf("%w: segments of %d bytes are no multiple of %d", ErrEngineRefused, segmentSize, TailBlock)
+	}
+	return tryDirect(dir)
+}
+
+// tryDirect writes one block past the page cache, to a file without a name.
+func tryDirect(dir string) error {
+	a, err := uring.NewArena(TailBlock)
+	if err != nil {
+		return err
+	}
+	defer a.Free()
+	f, err := os.OpenFile(dir, os.O_WRONLY|unix.O_TMPFILE|unix.O_DIRECT, 0o600)
+	if err == nil {
+		_, err = f.WriteAt(a.Bytes, 0)
+		err = errors.Join(err, f.Close())
+	}
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
+		return fmt.Errorf("%w: the file system of %s has no O_DIRECT: %w", ErrEngineRefused, dir, err)
+	}
+	return err
+}
 
 // directFiles are the O_DIRECT descriptors of the segments that are written now: two at most at a time, when the log rolls.
 type directFiles struct {

@@ -1,6 +1,7 @@
 package ioengine
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -32,6 +33,9 @@ func ParseEngine(name string) (EngineKind, error) {
 	}
 	return 0, fmt.Errorf("log engine %q: it is one of %v", name, engineNames)
 }
+
+// ErrEngineRefused is wrapped by EngineWorks when the system lacks or refuses what an engine needs.
+var ErrEngineRefused = errors.New("log engine is refused")
 
 // LogWriter writes parts of a log to its segments. All methods but Wake belong to the goroutine that made it.
 type LogWriter interface {

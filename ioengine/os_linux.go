@@ -18,6 +18,17 @@ type linuxFS struct{ plainFS }
 // OS is the best FS that this system has.
 func OS() FS { return linuxFS{} }
 
+// SyncFS makes everything on dir's file system durable that was written before, by whoever: one call where many files would each need a sync of
+// its own.
+func (linuxFS) SyncFS(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fail("open folder", dir, err)
+	}
+	err = again(func() error { return unix.Syncfs(int(d.Fd())) })
+	return errors.Join(fail("sync the file system of", dir, err), fail("close", dir, d.Close()))
+}
+
 func (linuxFS) Open(name string, flag int, perm fs.FileMode) (File, error) {
 	f, err := openPlain(name, flag, perm)
 	if err != nil {

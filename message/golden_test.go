@@ -210,6 +210,48 @@ func BenchmarkChecksum(b *testing.B) {
 	}
 }
 
+func BenchmarkDecode(b *testing.B) {
+	d := draft()
+	d.Properties = []byte("UNIQ_KEY\x017F0000010001B4AAC27D0000000000000001\x02WAIT\x01true\x02")
+	rec := encode(&d)
+	var r Record
+	b.ReportAllocs()
+	for b.Loop() {
+		if Decode(rec, &r) != nil {
+			b.Fatal("invalid")
+		}
+	}
+}
+
+func BenchmarkEncode(b *testing.B) {
+	d := draft()
+	d.Body = make([]byte, 128)
+	d.Properties = []byte("UNIQ_KEY\x017F0000010001B4AAC27D0000000000000001\x02WAIT\x01true\x02")
+	dst := make([]byte, d.Size())
+	b.ReportAllocs()
+	for b.Loop() {
+		d.Encode(dst, 1, 2, 3)
+	}
+}
+
+func BenchmarkHashCodeMore(b *testing.B) {
+	topic, key := []byte("TopicTest#"), []byte("7F0000010001B4AAC27D0000000000000001")
+	b.ReportAllocs()
+	for b.Loop() {
+		if HashCodeMore(HashCode(topic), key) == 0 {
+			b.Fatal("no hash")
+		}
+	}
+}
+
+func BenchmarkAppendOffsetID(b *testing.B) {
+	var id [64]byte
+	b.ReportAllocs()
+	for b.Loop() {
+		AppendOffsetID(id[:0], Host{Port: 10911}, 0x123456789A)
+	}
+}
+
 func BenchmarkScanHot(b *testing.B) {
 	text := []byte("KEYS\x01order-123456\x02UNIQ_KEY\x017F0000010001B4AAC27D0000000000000001\x02TAGS\x01TagA\x02WAIT\x01true\x02CLUSTER\x01DefaultCluster\x02")
 	b.ReportAllocs()

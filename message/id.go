@@ -13,11 +13,22 @@ func AppendOffsetID(dst []byte, host Host, physicalOffset int64) []byte {
 	var raw [28]byte
 	n := host.put(raw[:])
 	binary.BigEndian.PutUint64(raw[n:], uint64(physicalOffset))
-	const digits = "0123456789ABCDEF"
-	for _, b := range raw[:n+8] {
-		dst = append(dst, digits[b>>4], digits[b&15])
+	var id [2 * len(raw)]byte
+	for i := 0; i < n+8; i += 4 {
+		putHex(id[2*i:2*i+8], binary.BigEndian.Uint32(raw[i:]))
 	}
-	return dst
+	return append(dst, id[:2*n+16]...)
+}
+
+// putHex writes the eight digits of n, all at once: a digit in each byte of a word, and 7 more where the letters begin.
+func putHex(dst []byte, n uint32) {
+	const each uint64 = 0x0101010101010101
+	w := uint64(n)
+	w = (w<<16 | w) & 0x0000FFFF_0000FFFF
+	w = (w<<8 | w) & 0x00FF00FF_00FF00FF
+	w = (w<<4 | w) & (each * 0x0F)
+	letters := (w + each*6) >> 4 & each
+	binary.BigEndian.PutUint64(dst, w+each*'0'+letters*7)
 }
 
 // ParseOffsetID reads an offset message id.

@@ -124,7 +124,8 @@ func TestHashCodeIsJavas(t *testing.T) {
 }
 
 func FuzzProperties(f *testing.F) {
-	for _, seed := range []string{"", "a\x01b\x02", "TAGS\x01t\x02KEYS\x01k", "\x01\x02", "\x02\x02", "a\x01\x02b", "__CRC32#\x010123456789\x02"} {
+	for _, seed := range []string{"", "a\x01b\x02", "TAGS\x01t\x02KEYS\x01k", "\x01\x02", "\x02\x02", "a\x01\x02b", "__CRC32#\x010123456789\x02",
+		"UNIQ_KEY\x017F0000010001B4AAC27D0000000000000001\x02WAIT\x01true\x02DELAY\x013\x02TRAN_MSG\x01true\x02TAGS\x01a\x01b"} {
 		f.Add([]byte(seed), "a")
 	}
 	f.Fuzz(func(t *testing.T, text []byte, name string) {
@@ -144,6 +145,16 @@ func FuzzProperties(f *testing.F) {
 		if again := AppendWithout(nil, all, func([]byte) bool { return false }); !bytes.Equal(all, again) {
 			t.Fatalf("%q became %q", all, again)
 		}
-		ScanHot(text)
+		hot := ScanHot(text)
+		for name, got := range map[string][]byte{
+			PropertyTags: hot.Tags, PropertyKeys: hot.Keys, PropertyUniqKey: hot.UniqKey, PropertyWait: hot.Wait, PropertyDelay: hot.Delay,
+		} {
+			if want, _ := Property(text, name); !bytes.Equal(got, want) {
+				t.Fatalf("%s is %q in one pass, %q by itself", name, got, want)
+			}
+		}
+		if _, special := Property(text, PropertyTransactionPrepared); special && !hot.Special {
+			t.Fatalf("a transaction's message is not special: %q", text)
+		}
 	})
 }

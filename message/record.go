@@ -92,18 +92,26 @@ func (h *Host) size() int {
 	return 8
 }
 
+// put and hostFrom name the two sizes: a copy of a fixed size is a few instructions, any other a call.
 func (h *Host) put(dst []byte) int {
-	n := h.size() - 4
-	copy(dst, h.IP[:n])
-	binary.BigEndian.PutUint32(dst[n:], uint32(h.Port))
-	return n + 4
+	if h.V6 {
+		copy(dst[:16], h.IP[:])
+		binary.BigEndian.PutUint32(dst[16:], uint32(h.Port))
+		return 20
+	}
+	copy(dst[:4], h.IP[:4])
+	binary.BigEndian.PutUint32(dst[4:], uint32(h.Port))
+	return 8
 }
 
-func hostFrom(src []byte, v6 bool) Host {
-	h := Host{V6: v6}
-	n := h.size() - 4
-	copy(h.IP[:], src[:n])
-	h.Port = int32(binary.BigEndian.Uint32(src[n:]))
+func hostFrom(src []byte, v6 bool) (h Host) {
+	if v6 {
+		h.IP, h.V6 = [16]byte(src[:16]), true
+		h.Port = int32(binary.BigEndian.Uint32(src[16:]))
+		return h
+	}
+	*(*[4]byte)(h.IP[:4]) = [4]byte(src[:4])
+	h.Port = int32(binary.BigEndian.Uint32(src[4:]))
 	return h
 }
 
@@ -189,24 +197,26 @@ func (d *Draft) Encode(dst []byte, queueOffset, physicalOffset, storeTimestamp i
 	if d.StoreHost.V6 {
 		sys |= SysStoreHostV6
 	}
-	be.PutUint32(dst[0:], uint32(size))
-	be.PutUint32(dst[4:], magic)
-	be.PutUint32(dst[8:], d.BodyCRC)
-	be.PutUint32(dst[queueIDAt:], uint32(d.QueueID))
-	be.PutUint32(dst[16:], uint32(d.Flag))
-	be.PutUint64(dst[queueOffsetAt:], uint64(queueOffset))
-	be.PutUint64(dst[physicalOffsetAt:], uint64(physicalOffset))
-	be.PutUint32(dst[36:], uint32(sys))
-	be.PutUint64(dst[40:], uint64(d.BornTimestamp))
+	head := (*[bornHostAt]byte)(dst) // one look at the length for all of these
+	be.PutUint32(head[0:], uint32(size))
+	be.PutUint32(head[4:], magic)
+	be.PutUint32(head[8:], d.BodyCRC)
+	be.PutUint32(head[queueIDAt:], uint32(d.QueueID))
+	be.PutUint32(head[16:], uint32(d.Flag))
+	be.PutUint64(head[queueOffsetAt:], uint64(queueOffset))
+	be.PutUint64(head[physicalOffsetAt:], uint64(physicalOffset))
+	be.PutUint32(head[36:], uint32(sys))
+	be.PutUint64(head[40:], uint64(d.BornTimestamp))
 	at := bornHostAt
 	at += d.BornHost.put(dst[at:])
 	be.PutUint64(dst[at:], uint64(storeTimestamp))
 	at += 8
 	at += d.StoreHost.put(dst[at:])
-	be.PutUint32(dst[at:], uint32(d.ReconsumeTimes))
-	be.PutUint64(dst[at+4:], uint64(d.PreparedTransactionOffset))
-	be.PutUint32(dst[at+12:], uint32(len(d.Body)))
-	at += 16
+	last := (*[16]byte)(dst[at:])
+	be.PutUint32(last[0:], uint32(d.ReconsumeTimes))
+	be.PutUint64(last[4:], uint64(d.PreparedTransactionOffset))
+	be.PutUint32(last[12:], uint32(len(d.Body)))
+	at += len(last)
 	at += copy(dst[at:], d.Body)
 	if magic == MagicV2 {
 		dst[at] = byte(len(d.Topic) >> 8)
@@ -223,6 +233,7 @@ func (d *Draft) Encode(dst []byte, queueOffset, physicalOffset, storeTimestamp i
 func (d *Draft) encodeProperties(dst []byte, at int) {
 	binary.BigEndian.PutUint16(dst[at:], uint16(len(dst)-at-2))
 	at += 2
+	start := at
 	at += copy(dst[at:], d.Properties)
 	if (len(d.Extra) > 0 || d.AppendCRC) && needsSeparator(d.Properties) {
 		dst[at] = PropertySeparator
@@ -236,10 +247,10 @@ func (d *Draft) encodeProperties(dst []byte, at int) {
 		}
 	} else {
 		// A sender's own property of that name at the end would be held against the record when it is read: it gets the right value.
-		at = len(dst) - CRCPropertySize
-		if !endsWithCRC(dst[len(dst)-d.propertiesSize():]) {
+		if !endsWithCRC(dst[start:]) {
 			return
 		}
+		at = len(dst) - CRCPropertySize
 	}
 	putCRCProperty(dst[at:], crc32.ChecksumIEEE(dst[:at])&0x7FFFFFFF)
 }
@@ -335,14 +346,15 @@ func Decode(b []byte, r *Record) error {
 		return ErrShort
 	}
 	b = b[:size:size]
+	head := (*[bornHostAt]byte)(b) // one look at the length for all of these
 	r.Size, r.Magic = int32(size), magic
-	r.BodyCRC = be.Uint32(b[8:])
-	r.QueueID = int32(be.Uint32(b[queueIDAt:]))
-	r.Flag = int32(be.Uint32(b[16:]))
-	r.QueueOffset = int64(be.Uint64(b[queueOffsetAt:]))
-	r.PhysicalOffset = int64(be.Uint64(b[physicalOffsetAt:]))
-	r.SysFlag = int32(be.Uint32(b[36:]))
-	r.BornTimestamp = int64(be.Uint64(b[40:]))
+	r.BodyCRC = be.Uint32(head[8:])
+	r.QueueID = int32(be.Uint32(head[queueIDAt:]))
+	r.Flag = int32(be.Uint32(head[16:]))
+	r.QueueOffset = int64(be.Uint64(head[queueOffsetAt:]))
+	r.PhysicalOffset = int64(be.Uint64(head[physicalOffsetAt:]))
+	r.SysFlag = int32(be.Uint32(head[36:]))
+	r.BornTimestamp = int64(be.Uint64(head[40:]))
 	return r.decodeVariable(b)
 }
 
@@ -370,10 +382,11 @@ func (r *Record) decodeVariable(b []byte) error {
 	at += 8
 	r.StoreHost = hostFrom(b[at:], storeV6)
 	at += r.StoreHost.size()
-	r.ReconsumeTimes = int32(be.Uint32(b[at:]))
-	r.PreparedTransactionOffset = int64(be.Uint64(b[at+4:]))
-	bodyLen := int64(int32(be.Uint32(b[at+12:])))
-	at += 16
+	last := (*[16]byte)(b[at:])
+	r.ReconsumeTimes = int32(be.Uint32(last[0:]))
+	r.PreparedTransactionOffset = int64(be.Uint64(last[4:]))
+	bodyLen := int64(int32(be.Uint32(last[12:])))
+	at += len(last)
 	if bodyLen < 0 || bodyLen > int64(len(b)-fixed) {
 		return errSize
 	}

@@ -301,5 +301,8 @@ func (h *handler) OnClose(c *netpath.Conn) {
 	}
 }
 
+// Movable lets every connection go to another reactor: nothing is kept for one. See netpath.Mover.
+func (h *handler) Movable(*netpath.Conn) bool { return true }
+
 // OnTurn has nothing to do: answers are written by netpath.
 func (h *handler) OnTurn(netpath.Clock) {}

@@ -73,13 +73,19 @@ type segment struct {
 	buf     []byte
 	pos     int
 	foreign bool // buf came through Send: it is not ours to append to or to keep
+	sending bool // a prepared operation of a ring refers to buf: it is neither appended to nor given away
 
 	file      bool // fileOff and fileLen are what is still to be sent of fd
 	fd        int
 	fileOff   int64
 	fileLen   int
 	rel       Releaser
-	fileTotal int // what fileLen started with
+	fileTotal int    // what fileLen started with
+	turn      uint64 // Reactor.count.turns when it was queued: its pages were in memory then
+	// reading: a goroutine reads from fd, and posts a letterCold; readErr is how that ended, the goroutine's until the letter. The
+	// segment stays the head of its connection's output, or is left alone when that is dropped.
+	reading bool
+	readErr error
 }
 
 func (s *segment) empty() bool { return !s.file && s.pos == len(s.buf) }

@@ -16,8 +16,7 @@ var lastConnID atomic.Uint64
 // reactor's thread, except where a comment says that any goroutine may use them.
 type Conn struct {
 	// These do not change once the handler has seen the connection; any goroutine may read them.
-	ID       uint64 // unique in the process, never 0
-	Reactor  *Reactor
+	ID       uint64         // unique in the process, never 0
 	Listener int            // index into Options.Listen
 	Remote   netip.AddrPort // of the client, from the PROXY header if there was one
 	Local    netip.AddrPort // likewise
@@ -42,6 +41,14 @@ type Conn struct {
 	interest    uint32
 	pause       pauseReason
 
+	// These are for a ring: what it has in flight for this connection, whether in got bytes during a pause, whether the output's first
+	// sendSize bytes are in a send that was prepared, and the batch of what was prepared last.
+	armed    uint8
+	late     bool
+	sending  bool
+	sendSize int
+	batch    uint64
+
 	// in[inOff:] is what arrived and is not handled yet. A native connection owns in and gives
 	// it back as soon as it is empty; for a stream it is the batch its reader lent.
 	// Invariant: unless pause has pausedOutput or pausedTurn, inOff == 0 and in is the
@@ -61,8 +68,15 @@ type Conn struct {
 	partialSince, stalledSince  int64
 	partUntil                   int64 // not 0: our side is closed, and the peer's is waited for until then
 
+	// effort is what the connection cost its reactors so far, in effort units; effortSeen what it was at a look of balance.go, and
+	// movedAt (MonoNanos) when it came to its reactor from another.
+	effort, effortSeen uint64
+	movedAt            int64
+
 	// Any goroutine uses the fields below.
 
+	// reactor is the one that the connection belongs to; give (balance.go) alone changes it.
+	reactor     atomic.Pointer[Reactor]
 	state       atomic.Uint32 // stateOpen → stateClosing → stateClosed
 	closeReason error         // written once, by whoever moved state to stateClosing, before its letter
 	sent        atomic.Int64  // bytes of Send's that are still in the mail
@@ -91,22 +105,28 @@ const (
 )
 
 func (s *Server) newConn(r *Reactor, listener, fd int, remote, local netip.AddrPort) *Conn {
-	return &Conn{
-		ID: lastConnID.Add(1), Reactor: r, Listener: listener, fd: fd, slot: -1,
+	c := &Conn{
+		ID: lastConnID.Add(1), Listener: listener, fd: fd, slot: -1,
 		Remote: remote, Local: local, counted: remote.Addr(),
 	}
+	c.reactor.Store(r)
+	return c
 }
+
+// Reactor is the reactor that c belongs to. On that reactor's thread it stays so until the handler returns; to other goroutines it may be
+// another one a moment later (Mover).
+func (c *Conn) Reactor() *Reactor { return c.reactor.Load() }
 
 // Begin returns the output buffer, to append one response to. It is the caller's until End, which
 // has to follow before anything else is done with this connection.
 func (c *Conn) Begin() []byte {
 	if c.gone {
-		return c.Reactor.discard[:0]
+		return c.Reactor().discard[:0]
 	}
 	t := c.tail
-	if t == nil || t.file || t.foreign || len(t.buf) > sealedBuffer {
-		t = c.Reactor.newSegment()
-		t.buf = c.Reactor.bufs.get(outputBuffer)
+	if t == nil || t.file || t.foreign || t.sending || len(t.buf) > sealedBuffer {
+		t = c.Reactor().newSegment()
+		t.buf = c.Reactor().bufs.get(outputBuffer)
 		c.link(t)
 	}
 	return t.buf
@@ -116,7 +136,7 @@ func (c *Conn) Begin() []byte {
 func (c *Conn) End(buf []byte) {
 	if c.gone {
 		if cap(buf) <= maxKeptBuffer {
-			c.Reactor.discard = buf
+			c.Reactor().discard = buf
 		}
 		return
 	}
@@ -140,8 +160,9 @@ func (c *Conn) SendFile(fd int, off int64, n int, rel Releaser) {
 		}
 		return
 	}
-	s := c.Reactor.newSegment()
+	s := c.Reactor().newSegment()
 	s.file, s.fd, s.fileOff, s.fileLen, s.fileTotal, s.rel = true, fd, off, n, n, rel
+	s.turn = c.Reactor().count.turns
 	c.link(s)
 	c.outFile += n
 	c.grew()
@@ -154,12 +175,12 @@ func (c *Conn) Send(frame []byte) bool {
 		return false
 	}
 	size := int64(len(frame) + sendOverhead)
-	if c.sent.Add(size)+c.waiting.Load() > int64(c.Reactor.limits.MaxBacklog) {
+	if c.sent.Add(size)+c.waiting.Load() > int64(c.Reactor().limits.MaxBacklog) {
 		c.sent.Add(-size)
 		c.Close(ErrBacklog)
 		return false
 	}
-	if !c.Reactor.write(letter{kind: letterSend, conn: c, frame: frame}) {
+	if !c.deliver(letter{kind: letterSend, conn: c, frame: frame}) {
 		c.sent.Add(-size)
 		return false
 	}
@@ -171,7 +192,28 @@ func (c *Conn) Send(frame []byte) bool {
 func (c *Conn) Close(reason error) {
 	if c.state.CompareAndSwap(stateOpen, stateClosing) {
 		c.closeReason = reason
-		c.Reactor.write(letter{kind: letterClose, conn: c})
+		c.deliver(letter{kind: letterClose, conn: c})
+	}
+}
+
+// deliver puts a letter about c into the mail of the reactor that c belongs to.
+func (c *Conn) deliver(l letter) bool {
+	for {
+		r := c.Reactor()
+		r.mu.Lock()
+		if c.Reactor() != r { // it moved in between
+			r.mu.Unlock()
+			continue
+		}
+		ok := !r.shut
+		if ok {
+			r.mail = append(r.mail, l)
+		}
+		r.mu.Unlock()
+		if ok {
+			r.Wake()
+		}
+		return ok
 	}
 }
 
@@ -193,15 +235,15 @@ func (c *Conn) link(s *segment) {
 
 // grew follows every addition to the output.
 func (c *Conn) grew() {
-	c.Reactor.touch(c)
-	if c.Backlog() <= c.Reactor.limits.MaxBacklog || c.Closed() {
+	c.Reactor().touch(c)
+	if c.Backlog() <= c.Reactor().limits.MaxBacklog || c.Closed() {
 		return
 	}
 	// Much may have been answered in one turn to a peer that reads well: ask the socket first.
-	if !c.blocked {
+	if !c.blocked && !c.sending {
 		c.flush()
 	}
-	if c.Backlog() > c.Reactor.limits.MaxBacklog {
+	if c.Backlog() > c.Reactor().limits.MaxBacklog {
 		c.Close(ErrBacklog)
 	}
 }
@@ -216,7 +258,7 @@ func (c *Conn) queueSent(frame []byte) {
 		c.End(append(c.Begin(), frame...))
 		return
 	}
-	s := c.Reactor.newSegment()
+	s := c.Reactor().newSegment()
 	s.buf, s.foreign = frame, true
 	c.link(s)
 	c.outMem += len(frame)
@@ -226,7 +268,7 @@ func (c *Conn) queueSent(frame []byte) {
 // consume hands the whole frames that start data to the handler and returns how many bytes
 // they were. It stops early, and says why in pause, when the connection had its share.
 func (c *Conn) consume(data []byte) (used int) {
-	r := c.Reactor
+	r := c.Reactor()
 	maxFrame := r.limits.MaxFrame
 	for handled := 0; c.state.Load() == stateOpen; handled++ {
 		frame, n, err := Cut(data[used:], maxFrame)
@@ -247,6 +289,7 @@ func (c *Conn) consume(data []byte) (used int) {
 		}
 		used += n
 		r.count.framesIn++
+		r.worked(c, 1+n/effortBytes)
 		r.handler.OnFrame(c, frame)
 	}
 	if used > 0 {
@@ -261,7 +304,7 @@ func (c *Conn) waitTurn() {
 	c.pause |= pausedTurn
 	if !c.inReady {
 		c.inReady = true
-		c.Reactor.ready = append(c.Reactor.ready, c)
+		c.Reactor().ready = append(c.Reactor().ready, c)
 	}
 }
 
@@ -293,7 +336,7 @@ func (c *Conn) received(data []byte) {
 // fill completes the frame that c.in begins. rest is what of data is behind it.
 func (c *Conn) fill(data []byte) (rest []byte, whole bool) {
 	for {
-		_, used, err := Cut(c.in, c.Reactor.limits.MaxFrame)
+		_, used, err := Cut(c.in, c.Reactor().limits.MaxFrame)
 		if err != nil {
 			c.Close(err)
 			return nil, false
@@ -330,7 +373,7 @@ func (c *Conn) notePartial() {
 	if len(c.in) == 0 {
 		c.partialSince = 0
 	} else if c.partialSince == 0 {
-		c.partialSince = c.Reactor.now.MonoNanos
+		c.partialSince = c.Reactor().now.MonoNanos
 	}
 }
 
@@ -350,9 +393,9 @@ func (c *Conn) hold(data []byte) {
 }
 
 func (c *Conn) growIn(n int) {
-	buf := append(c.Reactor.bufs.get(n), c.in...)
+	buf := append(c.Reactor().bufs.get(n), c.in...)
 	if c.in != nil {
-		c.Reactor.bufs.put(c.in)
+		c.Reactor().bufs.put(c.in)
 	}
 	c.in = buf
 	c.charge()
@@ -367,10 +410,10 @@ func (c *Conn) roomToRead() bool {
 		return true
 	}
 	want = max(want, min(frameSize(c.in), size+bufferClasses[0]))
-	if !c.Reactor.srv.budget.mayGrow(c, want-cap(c.in)) {
+	if !c.Reactor().srv.budget.mayGrow(c, want-cap(c.in)) {
 		c.pause |= pausedMemory
-		c.Reactor.starved = append(c.Reactor.starved, c)
-		c.Reactor.touch(c)
+		c.Reactor().starved = append(c.Reactor().starved, c)
+		c.Reactor().touch(c)
 		return false
 	}
 	c.growIn(want)
@@ -385,17 +428,17 @@ func (c *Conn) releaseIn() {
 	if c.stream != nil {
 		c.stream.giveBack()
 	} else {
-		c.Reactor.bufs.put(c.in)
+		c.Reactor().bufs.put(c.in)
 	}
 	c.in, c.inOff = nil, 0
 	c.charge()
-	c.Reactor.srv.budget.yield(c)
+	c.Reactor().srv.budget.yield(c)
 }
 
 // firstRead bounds one read of a connection that has not proven itself.
 func (c *Conn) firstRead() int {
-	limit := c.Reactor.limits.FirstFrameBytes
-	if !c.established && c.Reactor.srv.opt.ProxyProtocol {
+	limit := c.Reactor().limits.FirstFrameBytes
+	if !c.established && c.Reactor().srv.opt.ProxyProtocol {
 		limit += proxyV2Max
 	}
 	return max(1, limit-len(c.in))
@@ -409,7 +452,7 @@ func (c *Conn) greet(data []byte) {
 		data = c.in
 	}
 	if !c.established {
-		kind, h, used, err := sniffFirst(data, c.Reactor.srv.opt.ProxyProtocol)
+		kind, h, used, err := sniffFirst(data, c.Reactor().srv.opt.ProxyProtocol)
 		if err == nil && kind != firstUnknown {
 			err = c.welcome(kind, h)
 		}
@@ -429,7 +472,7 @@ func (c *Conn) greet(data []byte) {
 		c.established = true
 		data = data[used:]
 	}
-	enough, err := checkFirst(data, c.Reactor.limits.MaxFrame)
+	enough, err := checkFirst(data, c.Reactor().limits.MaxFrame)
 	if err != nil {
 		c.Close(err)
 		return
@@ -448,8 +491,8 @@ func (c *Conn) greet(data []byte) {
 
 // welcome applies the server's rules to what sniffing found.
 func (c *Conn) welcome(kind firstKind, h proxyHeader) error {
-	mode := c.Reactor.srv.opt.TLSMode
-	if kind == firstTLS && (mode == TLSDisabled || c.Reactor.srv.opt.TLSConfig == nil) {
+	mode := c.Reactor().srv.opt.TLSMode
+	if kind == firstTLS && (mode == TLSDisabled || c.Reactor().srv.opt.TLSConfig == nil) {
 		return ErrTLS
 	}
 	if kind == firstPlain && mode == TLSEnforcing {
@@ -458,7 +501,7 @@ func (c *Conn) welcome(kind firstKind, h proxyHeader) error {
 	if !h.src.IsValid() {
 		return nil
 	}
-	if !c.Reactor.srv.census.move(c.counted, h.src.Addr(), c.Reactor.limits) {
+	if !c.Reactor().srv.census.move(c.counted, h.src.Addr(), c.Reactor().limits) {
 		return errPerAddr
 	}
 	c.counted = h.src.Addr()
@@ -470,29 +513,37 @@ func (c *Conn) welcome(kind firstKind, h proxyHeader) error {
 func (c *Conn) startTLS(first []byte) {
 	prefix := append([]byte(nil), first...)
 	c.releaseIn()
-	conn, err := c.Reactor.detach(c)
+	conn, err := c.Reactor().detach(c)
 	if err != nil {
 		c.Close(err)
 		return
 	}
 	c.stream = newStream(c, conn, prefix, firstTLS)
-	c.Reactor.streams++
+	c.Reactor().streams++
 	c.stream.start()
 }
 
 // settle ends the turn for a connection: writes its output, and decides whether it is read on.
 func (c *Conn) settle() {
 	if c.head != nil && !c.blocked {
+		if r := c.Reactor(); r.ring != nil && c.stream == nil && r.queueSend(c) {
+			return // settled follows the send
+		}
 		c.flush()
 		if c.gone {
 			return
 		}
 	}
+	c.settled()
+}
+
+// settled decides what happens next to a connection whose output was written as far as may be now.
+func (c *Conn) settled() {
 	backlog := c.Backlog()
 	if c.waiting.Load() != int64(backlog) {
 		c.waiting.Store(int64(backlog))
 	}
-	scarce := c.outMem > 0 && c.Reactor.srv.budget.over()
+	scarce := c.outMem > 0 && c.Reactor().srv.budget.over()
 	switch {
 	case backlog > pauseBacklog || scarce:
 		c.pause |= pausedOutput
@@ -505,11 +556,11 @@ func (c *Conn) settle() {
 	if backlog == 0 {
 		c.stalledSince = 0
 	} else if c.stalledSince == 0 {
-		c.stalledSince = c.Reactor.now.MonoNanos
+		c.stalledSince = c.Reactor().now.MonoNanos
 	}
 	c.charge()
 	if c.stream == nil {
-		c.Reactor.setInterest(c)
+		c.Reactor().setInterest(c)
 	}
 }
 
@@ -520,7 +571,7 @@ func (c *Conn) flush() {
 		c.head, c.tail = nil, nil
 		return
 	}
-	c.Reactor.flushSocket(c)
+	c.Reactor().flushSocket(c)
 }
 
 // advance removes n sent bytes from the head of the output, and the segments they finished.
@@ -547,7 +598,7 @@ func (c *Conn) advance(n int) {
 		if c.head = s.next; c.head == nil {
 			c.tail = nil
 		}
-		c.Reactor.recycle(s)
+		c.Reactor().recycle(s)
 		if n == 0 && (c.head == nil || !c.head.empty()) {
 			return
 		}
@@ -560,7 +611,9 @@ func (c *Conn) dropOutput() {
 		c.head = s.next
 		c.outMem -= len(s.buf) - s.pos
 		c.outFile -= s.fileLen
-		c.Reactor.recycle(s)
+		if !s.reading { // else coldArrived will
+			c.Reactor().recycle(s)
+		}
 	}
 	c.tail = nil
 }
@@ -573,31 +626,31 @@ func (c *Conn) charge() {
 		total += int64(cap(c.in))
 	}
 	if total != c.charged {
-		c.Reactor.srv.budget.used.Add(total - c.charged)
+		c.Reactor().srv.budget.used.Add(total - c.charged)
 		c.charged = total
 	}
 }
 
-// missedDeadline returns the reason to close c, if there is one.
-func (c *Conn) missedDeadline() error {
-	l, now := c.Reactor.limits, c.Reactor.now.MonoNanos
+// deadline is the first moment (MonoNanos) after which c is to be closed, and the reason.
+func (c *Conn) deadline() (at int64, why error) {
+	l := c.Reactor().limits
 	stalledSince, lastWrite := c.stalledSince, c.lastWrite
 	if c.stream != nil {
 		p := c.stream.progress.Load()
 		stalledSince, lastWrite = max(stalledSince, p), max(lastWrite, p)
 	}
-	mayRead := c.pause&(pausedOutput|pausedTurn) == 0
-	switch {
-	case !c.framed && now-c.opened > int64(l.FirstFrameTimeout):
-		return ErrFirstFrame
-	case c.stream == nil && c.partialSince != 0 && mayRead && now-c.partialSince > int64(l.PartialFrameTimeout):
-		return ErrPartialFrame
-	case c.stalledSince != 0 && now-stalledSince > int64(l.PartialFrameTimeout):
-		return ErrStalled
-	case now-max(c.lastRead, lastWrite) > int64(l.IdleTimeout):
-		return ErrIdle
+	at, why = max(c.lastRead, lastWrite)+int64(l.IdleTimeout), ErrIdle
+	if t := stalledSince + int64(l.PartialFrameTimeout); c.stalledSince != 0 && t <= at {
+		at, why = t, ErrStalled
 	}
-	return nil
+	mayRead := c.pause&(pausedOutput|pausedTurn) == 0
+	if t := c.partialSince + int64(l.PartialFrameTimeout); c.stream == nil && c.partialSince != 0 && mayRead && t <= at {
+		at, why = t, ErrPartialFrame
+	}
+	if t := c.opened + int64(l.FirstFrameTimeout); !c.framed && t <= at {
+		at, why = t, ErrFirstFrame
+	}
+	return at, why
 }
 
 // abandon closes a connection that no reactor has adopted.
@@ -607,6 +660,6 @@ func (c *Conn) abandon() {
 	} else {
 		closeSocket(c.fd)
 	}
-	c.Reactor.srv.census.leave(c.counted)
-	c.Reactor.load.Add(-1)
+	c.Reactor().srv.census.leave(c.counted)
+	c.Reactor().load.Add(-1)
 }

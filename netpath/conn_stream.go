@@ -98,12 +98,12 @@ func (s *stream) run() {
 	s.part()
 	s.conn.Close()
 	s.charge(0, 0)
-	s.c.Reactor.srv.budget.yield(s.c)
+	s.c.Reactor().srv.budget.yield(s.c)
 	s.mu.Lock()
 	s.spend(s.queue)
 	s.queue, s.queueEnd = nil, nil
 	s.mu.Unlock()
-	s.c.Reactor.write(letter{kind: letterBye, conn: s.c})
+	s.c.Reactor().write(letter{kind: letterBye, conn: s.c})
 }
 
 // --- the reading goroutine ---
@@ -111,7 +111,7 @@ func (s *stream) run() {
 // greet finds out what the connection is, does the TLS handshake, and returns a buffer
 // that starts with the first bytes of frames.
 func (s *stream) greet() (buf []byte, err error) {
-	opt := &s.c.Reactor.srv.opt
+	opt := &s.c.Reactor().srv.opt
 	s.conn.SetReadDeadline(time.Now().Add(opt.Limits.FirstFrameTimeout))
 	buf = append(make([]byte, 0, streamBuffer), s.prefix...)
 	g := greeting{kind: s.first}
@@ -166,7 +166,7 @@ func (s *stream) readMore(buf []byte, limit int) ([]byte, error) {
 // readLoop reads frames and lends them to the reactor until the connection ends.
 // buf is the reader's: its content is the beginning of a frame, except before the first cut.
 func (s *stream) readLoop(buf []byte) error {
-	limits := s.c.Reactor.limits
+	limits := s.c.Reactor().limits
 	var spare []byte
 	lent, proven, size := false, false, streamBuffer
 	defer func() {
@@ -196,7 +196,7 @@ func (s *stream) readLoop(buf []byte) error {
 			spare, lent, partial = buf[:0], true, time.Now()
 			s.lend(buf[:whole])
 			buf = tail
-			s.c.Reactor.srv.budget.yield(s.c)
+			s.c.Reactor().srv.budget.yield(s.c)
 			s.charge(cap(buf), cap(spare))
 		}
 		if err != nil {
@@ -275,9 +275,9 @@ func (s *stream) grow(buf []byte, spare int, partial time.Time) ([]byte, error) 
 	if size <= cap(buf) {
 		size = cap(buf) + streamBuffer
 	}
-	budget := &s.c.Reactor.srv.budget
+	budget := &s.c.Reactor().srv.budget
 	for !budget.mayGrow(s.c, size-cap(buf)) {
-		if time.Since(partial) > s.c.Reactor.limits.PartialFrameTimeout {
+		if time.Since(partial) > s.c.Reactor().limits.PartialFrameTimeout {
 			return nil, ErrPartialFrame
 		}
 		select {
@@ -296,7 +296,7 @@ func (s *stream) grow(buf []byte, spare int, partial time.Time) ([]byte, error) 
 func (s *stream) charge(a, b int) {
 	held := int64(max(0, a-streamBatch) + max(0, b-streamBatch))
 	if held != s.held {
-		s.c.Reactor.srv.budget.used.Add(held - s.held)
+		s.c.Reactor().srv.budget.used.Add(held - s.held)
 		s.held = held
 	}
 }
@@ -325,7 +325,7 @@ func (s *stream) tell() {
 	s.told = true
 	s.mu.Unlock()
 	if !told {
-		s.c.Reactor.write(letter{kind: letterLook, conn: s.c})
+		s.c.Reactor().write(letter{kind: letterLook, conn: s.c})
 	}
 }
 
@@ -348,7 +348,7 @@ func (r *replayConn) Read(p []byte) (int, error) {
 
 // look takes what the stream's goroutines have ready. Reactor thread.
 func (c *Conn) look() {
-	s, r := c.stream, c.Reactor
+	s, r := c.stream, c.Reactor()
 	s.mu.Lock()
 	s.told = false
 	hello, batch, spent := s.hello, s.batch, s.spent
@@ -413,7 +413,7 @@ func (s *stream) send(head, tail *segment) {
 func (s *stream) close() {
 	s.mu.Lock()
 	s.closing = true
-	s.parting = s.c.Reactor.draining && !s.c.Reactor.srv.force.Load()
+	s.parting = s.c.Reactor().draining && !s.c.Reactor().srv.force.Load()
 	s.deadline = time.Now().Add(closeGrace)
 	conn := s.conn
 	s.mu.Unlock()

@@ -32,12 +32,17 @@
 // connections where there is no epoll or Options.Portable is set, are streams: a goroutine reads and cuts, another writes,
 // and the frames between them are handled on the reactor's thread. Handlers cannot tell the two apart.
 //
-//	native files     reactor_linux.go sendfile_linux.go; reactor_other.go says on other systems that there are none
+//	native files     reactor_linux.go sendfile_linux.go cold_linux.go; reactor_other.go says on other systems that there are none
 //	stream files     conn_stream.go sendfile_portable.go pread_unix.go pread_windows.go, and reactor_portable.go to wait
 //	                 without a poller
-//	shared           reactor.go drain.go conn.go frame.go sniff.go limits.go buffers.go stats.go server.go
+//	shared           reactor.go balance.go drain.go conn.go frame.go sniff.go limits.go buffers.go stats.go server.go
 //	for the rooms    lane.go: goroutines for requests that may wait; tls.go, tls_ends.go: certificates and settings of
 //	above            both ends, from the tls.* keys
+//
+// # Which reactor
+//
+// Reactor 0 accepts, and hands each connection to the reactor with the fewest. A native connection may move later, from a busy
+// reactor to an idle one, while it has nothing in flight and its Handler, a Mover, agrees: balance.go.
 //
 // # When something is full
 //

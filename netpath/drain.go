@@ -57,7 +57,7 @@ func (r *Reactor) finished() bool {
 			r.drop(c, ErrShutdown)
 		}
 	}
-	return left == 0 && r.streams == 0
+	return left == 0 && r.streams == 0 && r.coldReads == 0
 }
 
 // owes says whether output may still come. The handler is asked before the mail is looked at: what it does not count any more is there.
@@ -72,7 +72,7 @@ func (r *Reactor) owes() bool {
 
 // parted begins the goodbye of a connection, and says whether it is over. That of a stream is its own goroutine's.
 func (c *Conn) parted() bool {
-	r := c.Reactor
+	r := c.Reactor()
 	if c.stream != nil || !c.established {
 		return true
 	}

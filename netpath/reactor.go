@@ -48,8 +48,8 @@ type Handler interface {
 	// OnClose is called exactly once for each connection that was established: whose
 	// first bytes were accepted as plain frames, or whose TLS handshake was done.
 	OnClose(c *Conn)
-	// OnTurn is called in each turn, after its events and before its output is written,
-	// and at least every Options.Tick.
+	// OnTurn is called in each turn, after its events and before its output is written. Between turns a reactor sleeps for as long as
+	// nothing happens: a handler that waits for a moment asks for it with Reactor.SetTimer.
 	OnTurn(now Clock)
 }
 
@@ -67,16 +67,19 @@ type Reactor struct {
 	srv     *Server
 	handler Handler
 	drainer Drainer // handler, if it is one
+	mover   Mover   // likewise
 	limits  *Limits
 	log     *slog.Logger
 	native  bool // waits with the system's poller instead of a channel; does not change
 	poll    poller
+	ring    *ring // in place of most of poll, with PollerUring; does not change
 	park    parking
 
 	now       Clock
 	timerAt   int64 // SetTimer's, MonoNanos; 0 is none
-	nextTick  int64
-	sweepSlot int
+	nextSweep int64
+	sweepSlot int   // where the round goes on; 0 between rounds
+	earliest  int64 // deadline that the round has seen
 
 	// scratch takes each read. Frames in it are valid until the next one.
 	scratch []byte
@@ -97,8 +100,12 @@ type Reactor struct {
 	// ready connections hold frames that were not handled in the turn they arrived in.
 	ready, readySpare []*Conn
 	// starved connections wait for memory.
-	starved []*Conn
-	streams int // stream goroutines that have not said goodbye
+	starved   []*Conn
+	streams   int // stream goroutines that have not said goodbye
+	coldReads int // goroutines that read a part of a file; see cold_linux.go
+
+	balancer balancer
+	effort   uint64 // of all connections, see worked
 
 	count counts
 	pub   published
@@ -118,6 +125,7 @@ type Reactor struct {
 	mailSpare []letter
 
 	draining bool // Shutdown has begun
+	ended    bool // the loop has ended
 	done     chan struct{}
 }
 
@@ -141,7 +149,7 @@ func (r *Reactor) Index() int { return r.index }
 // Now is this turn's clock reading. Reactor thread only.
 func (r *Reactor) Now() Clock { return r.now }
 
-// SetTimer asks for a turn at or soon after at (Clock.MonoNanos), besides those of Options.Tick. Of several wishes
+// SetTimer asks for a turn at or soon after at (Clock.MonoNanos), whether anything else happens by then or not. Of several wishes
 // the earliest is kept; it is used up before the OnTurn that it brings about. Reactor thread only.
 func (r *Reactor) SetTimer(at int64) {
 	if r.timerAt == 0 || at < r.timerAt {
@@ -170,6 +178,7 @@ type letter struct {
 	conn  *Conn
 	frame []byte // of Send; the letter owns it
 	fn    func() // of Post
+	seg   *segment
 }
 
 type letterKind uint8
@@ -181,6 +190,8 @@ const (
 	letterAdopt            // conn is new here
 	letterLook             // conn's stream has frames to handle or segments to give back
 	letterBye              // conn's stream goroutines have ended
+	letterMoved            // conn comes from another reactor
+	letterCold             // frame was read from the file of seg, which is conn's
 	letterDrain            // Shutdown has begun
 )
 
@@ -235,6 +246,10 @@ func (r *Reactor) readMail() {
 		case letterBye:
 			l.conn.look()
 			r.streams--
+		case letterMoved:
+			r.receive(l.conn)
+		case letterCold:
+			r.coldArrived(l.conn, l.seg, l.frame)
 		case letterDrain:
 			r.startDrain()
 		}
@@ -253,6 +268,9 @@ func (r *Reactor) run() {
 		// Never unlocked: a thread with a narrowed affinity must end with its goroutine.
 		runtime.LockOSThread()
 		r.pin()
+		if r.ring != nil {
+			r.enableRing()
+		}
 	}
 	for !r.finished() {
 		r.turn()
@@ -288,11 +306,13 @@ func (r *Reactor) turn() {
 		r.settleDirty()
 		r.watch(stepWrite)
 	}
-	if r.now.MonoNanos >= r.nextTick {
-		r.nextTick = r.now.MonoNanos + int64(r.srv.opt.Tick)
-		r.resumeListeners()
+	r.resumeListeners()
+	if r.now.MonoNanos >= r.nextSweep {
 		r.sweep()
 		r.watch(stepSweep)
+	}
+	if r.balancer.on {
+		r.rebalance()
 	}
 	r.count.turns++
 	r.endWatch(events, r.count.framesIn-framesBefore)
@@ -303,6 +323,9 @@ func (r *Reactor) turn() {
 // there is mail. It looks before it sleeps: under load the look finds something, and a
 // look cannot block, so it goes to the kernel without the scheduler's help.
 func (r *Reactor) wait() (events int, mail bool) {
+	if r.ring != nil {
+		return r.waitRing()
+	}
 	events = r.peek()
 	if events == 0 && len(r.dirty) == 0 && len(r.ready) == 0 && r.state.CompareAndSwap(awake, asleep) {
 		events = r.sleep(r.sleepTime())
@@ -310,9 +333,12 @@ func (r *Reactor) wait() (events int, mail bool) {
 	return events, r.state.Swap(awake) == woken
 }
 
-// sleepTime is how long nothing needs to happen.
+// sleepTime is how long nothing needs to happen: 10 s with the default limits and nothing to do, so that an idle process rests.
 func (r *Reactor) sleepTime() time.Duration {
-	until := r.nextTick
+	until := r.nextSweep
+	if r.draining || len(r.starved) > 0 { // what they wait for wakes nobody
+		until = min(until, r.now.MonoNanos+int64(r.srv.opt.Tick))
+	}
 	if r.timerAt != 0 {
 		until = min(until, r.timerAt)
 	}
@@ -371,24 +397,34 @@ func (r *Reactor) settleDirty() {
 	}
 }
 
-// sweep looks at some of the connections for missed deadlines; all get their turn within a
-// second, or a quarter of the shortest deadline where that is less.
+// sweep looks at some of the connections for missed deadlines. A round over all of them takes a second, or a quarter of the shortest
+// deadline where that is less; the next round begins when one that it saw is due. Those that arise meanwhile are not earlier than the
+// shortest after the round's beginning.
 func (r *Reactor) sweep() {
+	r.nextSweep = r.now.MonoNanos + int64(r.srv.opt.Tick)
 	if r.draining {
 		return
 	}
+	if r.sweepSlot == 0 {
+		r.earliest = r.now.MonoNanos + int64(r.limits.shortest())
+	}
 	period := min(time.Second, r.limits.shortest()/4)
 	ticks := max(1, int(period/r.srv.opt.Tick))
-	for range min(len(r.conns), len(r.conns)/ticks+1) {
-		if r.sweepSlot >= len(r.conns) {
-			r.sweepSlot = 0
+	end := min(len(r.conns), r.sweepSlot+len(r.conns)/ticks+1)
+	for ; r.sweepSlot < end; r.sweepSlot++ {
+		c := r.conns[r.sweepSlot]
+		if c == nil {
+			continue
 		}
-		if c := r.conns[r.sweepSlot]; c != nil {
-			if err := c.missedDeadline(); err != nil {
-				r.drop(c, err)
-			}
+		if at, why := c.deadline(); r.now.MonoNanos > at {
+			r.drop(c, why)
+		} else {
+			r.earliest = min(r.earliest, at)
 		}
-		r.sweepSlot++
+	}
+	if r.sweepSlot >= len(r.conns) {
+		r.sweepSlot = 0
+		r.nextSweep = max(r.nextSweep, r.earliest+1)
 	}
 }
 
@@ -398,14 +434,7 @@ func (r *Reactor) adopt(c *Conn) {
 		c.abandon()
 		return
 	}
-	if n := len(r.freeSlots); n > 0 {
-		c.slot = r.freeSlots[n-1]
-		r.freeSlots = r.freeSlots[:n-1]
-		r.conns[c.slot] = c
-	} else {
-		c.slot = len(r.conns)
-		r.conns = append(r.conns, c)
-	}
+	r.place(c)
 	c.opened = r.now.MonoNanos
 	c.lastRead, c.lastWrite = c.opened, c.opened
 	if c.stream != nil {
@@ -418,12 +447,30 @@ func (r *Reactor) adopt(c *Conn) {
 	}
 }
 
+// place gives c a slot, displace takes it back.
+func (r *Reactor) place(c *Conn) {
+	if n := len(r.freeSlots); n > 0 {
+		c.slot = r.freeSlots[n-1]
+		r.freeSlots = r.freeSlots[:n-1]
+		r.conns[c.slot] = c
+	} else {
+		c.slot = len(r.conns)
+		r.conns = append(r.conns, c)
+	}
+}
+
+func (r *Reactor) displace(c *Conn) {
+	r.conns[c.slot] = nil
+	r.freeSlots = append(r.freeSlots, c.slot)
+	r.load.Add(-1)
+}
+
 // closeNow carries out Conn.Close: what was answered before gets a last chance to leave.
 func (r *Reactor) closeNow(c *Conn) {
 	if c.gone {
 		return
 	}
-	if c.head != nil && !c.blocked {
+	if c.head != nil && !c.blocked && !c.sending {
 		c.flush()
 	}
 	if !c.gone {
@@ -438,10 +485,8 @@ func (r *Reactor) drop(c *Conn, reason error) {
 	}
 	c.gone = true
 	c.state.Store(stateClosed)
-	r.conns[c.slot] = nil
-	r.freeSlots = append(r.freeSlots, c.slot)
+	r.displace(c)
 	r.srv.census.leave(c.counted)
-	r.load.Add(-1)
 	if why, ok := refusalOf(reason); ok {
 		r.srv.refused[why].Add(1)
 	}
@@ -465,6 +510,7 @@ func (r *Reactor) end() {
 	r.mu.Lock()
 	r.shut = true
 	r.mu.Unlock()
+	r.ended = true
 	r.readMail()
 	r.readMail() // what the first reading wrote itself
 	r.publish()

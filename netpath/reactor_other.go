@@ -15,6 +15,16 @@ const hasPoller = false
 
 type poller struct{}
 
+type ring struct{}
+
+var errNoRing = errors.New("io_uring is linux's")
+
+func ringUsable() error { return errNoRing }
+
+func (r *Reactor) enableRing()           { panic("BUG: ring without io_uring") }
+func (r *Reactor) waitRing() (int, bool) { panic("BUG: ring without io_uring") }
+func (r *Reactor) queueSend(*Conn) bool  { panic("BUG: ring without io_uring") }
+
 func (r *Reactor) openPoller() error         { return nil }
 func (r *Reactor) closePoller()              {}
 func (r *Reactor) closeListeners()           {}
@@ -25,6 +35,7 @@ func (r *Reactor) sleep(d time.Duration) int { r.park.sleep(d); return 0 }
 func (r *Reactor) interrupt()                { r.park.interrupt() }
 func (r *Reactor) handleEvents(int)          { panic("BUG: event without a poller") }
 func (r *Reactor) register(*Conn) error      { panic("BUG: native connection without a poller") }
+func (r *Reactor) unregister(*Conn) error    { panic("BUG: native connection without a poller") }
 func (r *Reactor) closeFD(*Conn)             { panic("BUG: native connection without a poller") }
 func (r *Reactor) setInterest(*Conn)         { panic("BUG: native connection without a poller") }
 func (r *Reactor) part(*Conn)                { panic("BUG: native connection without a poller") }
@@ -33,5 +44,10 @@ func (r *Reactor) detach(*Conn) (net.Conn, error) {
 	return nil, errors.ErrUnsupported
 }
 func closeSocket(int) {}
+
+func (r *Reactor) coldArrived(*Conn, *segment, []byte) {
+	panic("BUG: native connection without a poller")
+}
+func resident(int, int64, int) bool { return false }
 
 func (s *Server) addListener(net.Listener) error { return errors.ErrUnsupported }

@@ -22,13 +22,17 @@ const (
 // from sending a response head by itself when its file range is about to follow.
 func (r *Reactor) flushSocket(c *Conn) {
 	c.advance(0)
-	for share := flushPerTurn; c.head != nil; {
+	for share := flushPerTurn; c.head != nil && !c.head.reading; {
 		if share <= 0 {
 			r.touch(c) // the socket still takes bytes, so nothing would wake us
 			return
 		}
 		n, want, errno := 0, 0, unix.Errno(0)
 		if c.head.file {
+			if r.isCold(c.head) {
+				r.readCold(c)
+				return
+			}
 			n, errno = r.sendRange(c)
 		} else {
 			n, want, errno = r.sendBytes(c)
@@ -49,6 +53,7 @@ func (r *Reactor) flushSocket(c *Conn) {
 			return
 		}
 		r.count.bytesOut += uint64(n)
+		r.worked(c, n/effortBytes)
 		c.lastWrite, c.stalledSince = r.now.MonoNanos, 0
 		c.advance(n)
 		share -= n

@@ -113,7 +113,7 @@ func (w streamWriter) Write(p []byte) (written int, err error) {
 		s.mu.Lock()
 		deadline := s.deadline
 		if !s.closing {
-			deadline = time.Now().Add(s.c.Reactor.limits.PartialFrameTimeout)
+			deadline = time.Now().Add(s.c.Reactor().limits.PartialFrameTimeout)
 		}
 		s.conn.SetWriteDeadline(deadline)
 		s.mu.Unlock()

@@ -1,6 +1,7 @@
 package netpath
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -23,10 +24,20 @@ const (
 	TLSEnforcing                 // plain text is refused
 )
 
+// Poller says what serves native connections.
+type Poller int
+
+const (
+	PollerEpoll Poller = iota
+	// PollerUring is io_uring (linux 6.0), see ring_linux.go. Where the kernel or a container refuses it, epoll serves; that is logged.
+	// Connections stay at the reactor that they came to: there is no rebalancing.
+	PollerUring
+)
+
 // Options of a server. Listen and NewHandler have to be set.
 type Options struct {
 	Listen        []string // addresses; a connection's Listener is its index here
-	Reactors      int      // 0: half of the CPUs, at least one
+	Reactors      int      // 0: half of the CPUs that the process may use, at least one
 	CPUs          []int    // pin reactor i to CPUs[i % len]; empty, or on one or two CPUs: not pinned
 	Portable      bool     // goroutines and Go's own poller, also where there is epoll
 	Limits        Limits
@@ -34,16 +45,27 @@ type Options struct {
 	TLSConfig     *tls.Config // GetConfigForClient is where certificates are reloaded
 	ProxyProtocol bool        // accept a PROXY v1 or v2 header before everything else
 	Backlog       int         // of each listener's accept queue; 0: 1024
-	// Tick is the longest a reactor goes without a turn. 0: 100 ms.
-	Tick time.Duration
+	// Tick is the time between looks at what nobody reports: parts of a sweep for missed deadlines, memory that connections wait
+	// for, a shutdown. A reactor with nothing of the kind sleeps longer. 0: 100 ms.
+	Tick      time.Duration
+	Rebalance Rebalance
+	// Poller does not concern portable servers. RingBuffers (a power of two; 0: 256) and RingBufferSize (0: 16 KiB) are what a reactor's
+	// connections receive into with PollerUring.
+	Poller                      Poller
+	RingBuffers, RingBufferSize int
 	// NewHandler is called once for each reactor, by NewServer.
 	NewHandler func(r *Reactor) Handler
 	Logger     *slog.Logger
+
+	pinAnyway bool // tests pin on two CPUs, too
 }
 
 const (
-	defaultBacklog = 1024
-	acceptPause    = 100 * time.Millisecond
+	defaultBacklog        = 1024
+	acceptPause           = 100 * time.Millisecond
+	defaultRingBuffers    = 256
+	defaultRingBufferSize = 16 << 10
+	coldReaders           = 8 // goroutines that read a part of a file at the same time
 )
 
 // Server is a set of listeners and the reactors that serve their connections.
@@ -55,7 +77,11 @@ type Server struct {
 	budget   budget
 	accepted atomic.Uint64
 	refused  [refusals]atomic.Uint64
-	force    atomic.Bool // Shutdown has run out of time
+	force    atomic.Bool  // Shutdown has run out of time
+	lastMove atomic.Int64 // MonoNanos of the last decision to move connections
+	// cold is a place for each goroutine that reads a file for a reactor; resident tells whether a part of a file is in memory.
+	cold     chan struct{}
+	resident func(fd int, off int64, n int) bool
 
 	// mu guards the life of the server: Start, then Shutdown.
 	mu        sync.Mutex
@@ -74,7 +100,7 @@ func NewServer(o Options) (*Server, error) {
 		return nil, errors.New("netpath: TLS is enforced without a certificate; set Options.TLSConfig")
 	}
 	if o.Reactors <= 0 {
-		o.Reactors = max(1, runtime.NumCPU()/2)
+		o.Reactors = max(1, runtime.GOMAXPROCS(0)/2) // unlike the number of CPUs, it follows a container's quota
 	}
 	if o.Tick <= 0 {
 		o.Tick = 100 * time.Millisecond
@@ -84,16 +110,11 @@ func NewServer(o Options) (*Server, error) {
 	}
 	o.Limits = o.Limits.withDefaults()
 	o.Portable = o.Portable || !hasPoller
-	s := &Server{opt: o, census: census{byAddr: map[netip.Addr]int{}}, budget: budget{limit: o.Limits.MaxInFlightBytes}}
-	for i := range o.Reactors {
-		r := newReactor(s, i, !o.Portable)
-		if !o.Portable {
-			if err := r.openPoller(); err != nil {
-				s.closeUnstarted()
-				return nil, fmt.Errorf("reactor %d: %w", i, err)
-			}
-		}
-		s.reactors = append(s.reactors, r)
+	o.RingBuffers, o.RingBufferSize = cmp.Or(o.RingBuffers, defaultRingBuffers), cmp.Or(o.RingBufferSize, defaultRingBufferSize)
+	s := &Server{opt: o, census: census{byAddr: map[netip.Addr]int{}}, budget: budget{limit: o.Limits.MaxInFlightBytes},
+		cold: make(chan struct{}, coldReaders), resident: resident}
+	if err := s.makeReactors(); err != nil {
+		return nil, err
 	}
 	for _, addr := range o.Listen {
 		if err := s.listen(addr); err != nil {
@@ -104,8 +125,41 @@ func NewServer(o Options) (*Server, error) {
 	for _, r := range s.reactors {
 		r.handler = o.NewHandler(r)
 		r.drainer, _ = r.handler.(Drainer)
+		r.startBalancer()
 	}
 	return s, nil
+}
+
+// makeReactors makes them with the poller that was asked for, or with epoll.
+func (s *Server) makeReactors() error {
+	o := &s.opt
+	if o.Poller == PollerUring && !o.Portable {
+		err := ringUsable()
+		if err == nil {
+			err = s.openReactors()
+		}
+		if err == nil {
+			return nil
+		}
+		o.Logger.Warn("reactors do without io_uring; epoll serves the connections", "err", err)
+		o.Poller = PollerEpoll
+	}
+	return s.openReactors()
+}
+
+func (s *Server) openReactors() error {
+	for i := range s.opt.Reactors {
+		r := newReactor(s, i, !s.opt.Portable)
+		if !s.opt.Portable {
+			if err := r.openPoller(); err != nil {
+				s.closeUnstarted()
+				s.reactors = nil
+				return fmt.Errorf("reactor %d: %w", i, err)
+			}
+		}
+		s.reactors = append(s.reactors, r)
+	}
+	return nil
 }
 
 func (s *Server) listen(addr string) error {
@@ -271,6 +325,9 @@ func (s *Server) Stats() Stats {
 		st.Writes += p.writes.Load()
 		st.SendFiles += p.sendFiles.Load()
 		st.Turns += p.turns.Load()
+		st.Moved += p.moved.Load()
+		st.ColdReads += p.coldReads.Load()
+		st.Busy = append(st.Busy, time.Duration(p.busy.Load()))
 		st.LongestTurn = max(st.LongestTurn, time.Duration(p.longest.Load()))
 	}
 	return st

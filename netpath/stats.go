@@ -18,26 +18,32 @@ type Stats struct {
 	Turns         uint64
 	LongestTurn   time.Duration
 	InFlightBytes int64
+	Moved         uint64          // connections that went from one reactor to another
+	ColdReads     uint64          // parts of file ranges that had left memory while they waited, and were read by a goroutine
+	Busy          []time.Duration // time in turns, by reactor
 }
 
 // counts are one reactor's own; plain numbers, as only its thread touches them.
 type counts struct {
-	bytesIn, bytesOut, framesIn, writes, sendFiles, turns uint64
-	longest                                               int64
+	bytesIn, bytesOut, framesIn, writes, sendFiles, turns, moved, coldReads uint64
+
+	longest, busy int64
 }
 
 // published is the copy for other goroutines, made once a turn. The padding keeps it off the
 // cache lines that neighbours write.
 type published struct {
-	_                                                     [64]byte
-	bytesIn, bytesOut, framesIn, writes, sendFiles, turns atomic.Uint64
-	longest                                               atomic.Int64
-	_                                                     [64]byte
+	_                                                                       [64]byte
+	bytesIn, bytesOut, framesIn, writes, sendFiles, turns, moved, coldReads atomic.Uint64
+
+	longest, busy atomic.Int64
+	_             [64]byte
 }
 
 func (r *Reactor) publish() {
 	c, p := &r.count, &r.pub
 	p.turns.Store(c.turns)
+	p.busy.Store(c.busy)
 	if p.bytesIn.Load() != c.bytesIn {
 		p.bytesIn.Store(c.bytesIn)
 	}
@@ -50,6 +56,10 @@ func (r *Reactor) publish() {
 	if p.writes.Load() != c.writes || p.sendFiles.Load() != c.sendFiles {
 		p.writes.Store(c.writes)
 		p.sendFiles.Store(c.sendFiles)
+	}
+	if p.moved.Load() != c.moved || p.coldReads.Load() != c.coldReads {
+		p.moved.Store(c.moved)
+		p.coldReads.Store(c.coldReads)
 	}
 	if p.longest.Load() != c.longest {
 		p.longest.Store(c.longest)
@@ -95,6 +105,7 @@ func (r *Reactor) beginWatch() {
 func (r *Reactor) endWatch(events int, frames uint64) {
 	w := &r.turnWatch
 	took := w.last - w.started
+	r.count.busy += took
 	if took > r.count.longest {
 		r.count.longest = took
 	}

@@ -2,8 +2,6 @@ package perf
 
 import (
 	"fmt"
-
-	"github.com/ringmq/ringmq/message"
 )
 
 // laneKey names a lane as a reader sees it; which queue is said by the queueCheck that has it.
@@ -71,42 +69,42 @@ func (q *queueCheck) problem(format string, args ...any) {
 	}
 }
 
-// record checks one record; raw is what it was decoded from. ours tells that s has been filled.
-func (q *queueCheck) record(r *message.Record, raw []byte, s *stamp) (ours bool) {
+// record checks one message. ours tells that s has been filled.
+func (q *queueCheck) record(m *received, s *stamp) (ours bool) {
 	q.found.Received++
-	q.offset(r.QueueOffset)
-	if err := r.VerifyCRC(raw); err != nil {
-		q.corrupt(r, err.Error())
+	q.offset(m.offset)
+	if m.broken != nil {
+		q.corrupt(m, m.broken.Error())
 		return false
 	}
-	if int(r.QueueID) != q.queue.id || string(r.Topic) != q.queue.topic {
+	if m.queueID >= 0 && m.queueID != int64(q.queue.id) || m.topic != nil && string(m.topic) != q.queue.topic {
 		q.found.Misplaced++
-		q.problem("offset %d: record says topic %s queue %d", r.QueueOffset, r.Topic, r.QueueID)
+		q.problem("offset %d: record says topic %s queue %d", m.offset, m.topic, m.queueID)
 	}
-	switch s.read(r.Body) {
+	switch s.read(m.body) {
 	case bodyForeign:
 		q.found.Foreign++
 		return false
 	case bodyCorrupt:
-		q.corrupt(r, "the generator's checksum does not match")
+		q.corrupt(m, "the generator's checksum does not match")
 		return false
 	}
 	if int(s.queue) != q.queue.id {
 		q.found.Misplaced++
-		q.problem("offset %d: message was sent to queue %d", r.QueueOffset, s.queue)
+		q.problem("offset %d: message was sent to queue %d", m.offset, s.queue)
 	}
-	q.sequence(r.QueueOffset, s)
+	q.sequence(m.offset, s)
 	return true
 }
 
-func (q *queueCheck) corrupt(r *message.Record, why string) {
+func (q *queueCheck) corrupt(m *received, why string) {
 	q.found.Corrupt++
-	q.problem("offset %d: %s", r.QueueOffset, why)
+	q.problem("offset %d: %s", m.offset, why)
 }
 
 func (q *queueCheck) offset(offset int64) {
 	switch {
-	case q.expect < 0 || offset == q.expect:
+	case q.expect < 0 || offset == q.expect || q.queue.sparse && offset > q.expect:
 	case offset > q.expect:
 		q.found.OffsetGaps += offset - q.expect
 		q.problem("offset %d follows %d: %d missing", offset, q.expect-1, offset-q.expect)

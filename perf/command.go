@@ -87,6 +87,9 @@ func commonFlags(cmd *cobra.Command, v *flagValues) {
 	f, c := cmd.Flags(), &v.config
 	f.StringVarP(&v.nameServers, "namesrv", "n", "", "name servers, host:port;host:port")
 	f.StringVarP(&v.brokers, "broker", "b", "", "brokers to dial directly instead, host:port,host:port")
+	f.StringVar(&c.Protocol, "protocol", Protocols[0], "what the brokers speak: "+strings.Join(Protocols, ", ")+" (the latter two with --broker)")
+	f.Int64Var(&c.KeepBytes, "keep-bytes", 0, "nats, kafka: bytes that a topic (kafka: a queue) keeps")
+	f.BoolVar(&c.Windows, "windows", false, "report every second by itself (-o json)")
 	f.StringVar(&c.Cluster, "cluster", "", "only the brokers of this cluster")
 	f.StringVarP(&c.Topic, "topic", "t", "perf", "topic, or what several topics' names begin with")
 	f.IntVar(&c.Topics, "topics", 1, "number of topics")
@@ -121,6 +124,7 @@ func sendFlags(cmd *cobra.Command, v *flagValues) {
 
 func readFlags(cmd *cobra.Command, v *flagValues) {
 	pullFlags(cmd, v)
+	cmd.Flags().IntVar(&v.config.Passes, "passes", 1, "drain: how often every queue is read")
 	cmd.Flags().StringVar(&v.config.From, "from", "", "where to begin: min, max or a queue offset (consume: max, drain: min)")
 }
 
@@ -128,6 +132,7 @@ func pullFlags(cmd *cobra.Command, v *flagValues) {
 	f, c := cmd.Flags(), &v.config
 	f.IntVar(&c.PullConns, "pull-conns", 1, "connections that pull")
 	f.IntVar(&c.PullBatch, "pull-batch", 32, "messages that one pull asks for")
+	f.IntVar(&c.PullBytes, "pull-bytes", 1<<20, "kafka: bytes that one pull asks for")
 	f.IntVar(&c.Readers, "readers", 1, "threads that pull")
 	f.DurationVar(&c.Idle, "idle", 10*time.Second, "give up when nothing has come for so long")
 }
@@ -203,15 +208,25 @@ func (v *flagValues) print(w io.Writer, report *Report) error {
 
 func stubCommand() *cobra.Command {
 	var listen string
+	fill := new(StubFill)
 	cmd := &cobra.Command{
 		Use: "stub", Short: "the control: a server that answers producers and stores nothing", Args: cobra.NoArgs, SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 			defer stop()
-			return RunStub(ctx, listen, func(addr string) { _, _ = fmt.Fprintf(cmd.OutOrStdout(), "stub listens on %s\n", addr) })
+			if fill.File == "" {
+				fill = nil
+			}
+			return RunStub(ctx, listen, fill, func(addr string) { _, _ = fmt.Fprintf(cmd.OutOrStdout(), "stub listens on %s\n", addr) })
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "address")
+	f := cmd.Flags()
+	f.StringVar(&listen, "listen", "127.0.0.1:0", "address")
+	f.StringVar(&fill.File, "fill", "", "file to write ready records to, which pulls are then answered from")
+	f.StringVar(&fill.Topic, "fill-topic", "perf", "their topic")
+	f.IntVar(&fill.Queues, "fill-queues", 4, "its queues")
+	f.IntVar(&fill.Count, "fill-count", 100_000, "records in each queue")
+	f.IntVar(&fill.Size, "fill-size", 1024, "bytes of a body")
 	return cmd
 }
 

@@ -20,6 +20,9 @@ type Config struct {
 	Brokers     []string
 	Cluster     string // with NameServers: only the brokers of this cluster
 
+	// Protocol is what the brokers speak: one of Protocols.
+	Protocol string
+
 	Topic  string // "perf"; with several topics their names are topic-0, topic-1, ...
 	Topics int    // 1
 	Queues int    // per topic and broker: 4
@@ -46,6 +49,9 @@ type Config struct {
 	Timeout  time.Duration // of one request: 3 s
 	Idle     time.Duration // e2e, drain, consume with a Count: give up when nothing comes for so long: 10 s
 
+	KeepBytes int64  // nats, kafka: what a topic (kafka: a queue) keeps; 0: everything
+	Passes    int    // drain: how often every queue is read: 1
+	PullBytes int    // kafka: of one answer: 1 MiB
 	PullConns int    // connections that pull: 1
 	PullBatch int    // maxMsgNums of a pull: 32
 	From      string // where consume and drain begin: "min", "max" or a queue offset
@@ -53,6 +59,7 @@ type Config struct {
 	ServerPID   int  // measure this process: CPU, memory, context switches
 	StrictOrder bool // "overtaken" fails the run, too
 
+	Windows    bool   // report every second by itself
 	HDR        string // file for the interval log
 	Plot       string // file for the percentile plot
 	Ledger     string // produce, e2e: file that says what was acknowledged; drain: what must be there
@@ -74,6 +81,8 @@ func (c *Config) settle() error {
 	orInt(&c.Batch, 1)
 	orInt(&c.PullConns, 1)
 	orInt(&c.PullBatch, 32)
+	orInt(&c.PullBytes, 1<<20)
+	orInt(&c.Passes, 1)
 	if c.Topic == "" {
 		c.Topic = "perf"
 	}
@@ -116,7 +125,8 @@ func (c *Config) check() error {
 		{"--topics", c.Topics, 1, 100000}, {"--queues", c.Queues, 1, 65536}, {"--conns", c.Conns, 1, maxConns},
 		{"--workers", c.Workers, 1, 256}, {"--readers", c.Readers, 1, 256}, {"--pull-conns", c.PullConns, 1, maxConns},
 		{"--depth", c.Depth, 1, maxDepth}, {"--size", c.Size, MinSize, maxSize}, {"--batch", c.Batch, 1, maxBatch},
-		{"--batch times --size", c.Batch * c.Size, MinSize, maxSize}, {"--pull-batch", c.PullBatch, 1, 1024},
+		{"--batch times --size", c.Batch * c.Size, MinSize, maxSize}, {"--pull-batch", c.PullBatch, 1, maxBatch},
+		{"--pull-bytes", c.PullBytes, 1, maxFrame / 2}, {"--passes", c.Passes, 1, 1000},
 	} {
 		if limit.value < limit.lo || limit.value > limit.hi {
 			return fmt.Errorf("%s %d is not between %d and %d", limit.name, limit.value, limit.lo, limit.hi)

@@ -1,6 +1,6 @@
-// Package perf is the load generator: it sends to and reads from any RocketMQ-compatible broker through its socket, measures, and
-// verifies every message. Produce, Consume, EndToEnd and Drain run a load; Stub is the control, a server that answers and stores
-// nothing.
+// Package perf is the load generator: it sends to and reads from any RocketMQ-compatible broker, NATS JetStream or Kafka through its
+// socket, measures, and verifies every message. Produce, Consume, EndToEnd and Drain run a load; Stub is the control, a server that
+// answers and stores nothing.
 //
 // A worker is one locked thread with one poller, its connections and a timer; it allocates nothing per message. What is to be sent
 // is encoded once per queue (template.go) and patched in place; all answers of one read are handled together, all frames of one
@@ -8,6 +8,7 @@
 //
 //	sender  (sender.go)   streams: connections that send. Each settles its requests in a ring of slots (stream.go).
 //	puller  (puller.go)   connections that pull, one request in flight per queue; checks every record (check.go).
+//	wire    (wire.go)     what a kind of broker speaks, and nothing else: wire_remoting.go with template.go, nats.go, kafka.go.
 //
 // Latency counts from the intended send time, so that a server that stalls is charged for every message that it held up
 // (open loop, --rate). How late the generator itself was is a histogram of its own, "send lag".

@@ -31,21 +31,25 @@ func (b *inbox) fill(s *socket) (whole bool, err error) {
 	return b.end == len(b.buf), err
 }
 
-// next cuts the next frame off, from its mark on; nil when there is no whole one. It is valid until fill.
-func (b *inbox) next() ([]byte, error) {
-	if b.end-b.start < 4 {
-		return nil, nil
+// rest is what has not been handled yet. It is valid until fill.
+func (b *inbox) rest() []byte { return b.buf[b.start:b.end] }
+
+// take counts n bytes of rest as handled.
+func (b *inbox) take(n int) { b.start += n }
+
+// sizedFrame is the size of the frame that b begins with, whose length stands in its first four bytes: 0 when it is not whole.
+func sizedFrame(b []byte) (int, error) {
+	if len(b) < 4 {
+		return 0, nil
 	}
-	length := int64(binary.BigEndian.Uint32(b.buf[b.start:]))
+	length := int64(binary.BigEndian.Uint32(b))
 	if length < 4 || length > maxFrame-4 {
-		return nil, fmt.Errorf("frame length %d is not between 4 and %d", length, maxFrame-4)
+		return 0, fmt.Errorf("frame length %d is not between 4 and %d", length, maxFrame-4)
 	}
-	if int64(b.end-b.start) < 4+length {
-		return nil, nil
+	if int64(len(b)) < 4+length {
+		return 0, nil
 	}
-	frame := b.buf[b.start+4 : b.start+4+int(length)]
-	b.start += 4 + int(length)
-	return frame, nil
+	return 4 + int(length), nil
 }
 
 func (b *inbox) reset() { b.start, b.end = 0, 0 }

@@ -39,7 +39,7 @@ func Consume(ctx context.Context, config Config) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.addPullers("end to end", begin); err != nil {
+	if err := r.addPullers(ctx, begin, "end to end"); err != nil {
 		return nil, err
 	}
 	if err := r.connect(); err != nil {
@@ -112,12 +112,13 @@ func EndToEnd(ctx context.Context, config Config) (*Report, error) {
 	if err := r.addSenders(); err != nil {
 		return nil, err
 	}
-	if err := r.addPullers("end to end", func(q *queue) int64 { return q.base }); err != nil {
+	if err := r.addPullers(ctx, func(q *queue) int64 { return q.base }, "end to end", "after the ack"); err != nil {
 		return nil, err
 	}
 	for _, p := range r.pullers {
 		p.own = r.generator
 	}
+	r.shareAckTimes()
 	if err := r.connect(); err != nil {
 		return nil, err
 	}
@@ -153,7 +154,7 @@ func Drain(ctx context.Context, config Config) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.addPullers("pull", begin); err != nil {
+	if err := r.addPullers(ctx, begin, "pull"); err != nil {
 		return nil, err
 	}
 	for _, p := range r.pullers {
@@ -161,6 +162,7 @@ func Drain(ctx context.Context, config Config) (*Report, error) {
 	}
 	for _, q := range r.pullQueues() {
 		q.limit.Store(q.queue.base)
+		q.passes = r.config.Passes - 1
 	}
 	if err := r.connect(); err != nil {
 		return nil, err

@@ -27,6 +27,7 @@ type interval struct {
 	latencies []*hdrhistogram.Histogram
 	messages  int64 // acknowledged or received, inside the measured time or not
 	bytes     int64 // of their bodies
+	records   int64 // bytes of what was read, as the broker gives it out
 	failed    int64
 }
 
@@ -44,6 +45,7 @@ func (i *interval) add(other *interval) {
 	}
 	i.messages += other.messages
 	i.bytes += other.bytes
+	i.records += other.records
 	i.failed += other.failed
 }
 
@@ -51,7 +53,7 @@ func (i *interval) reset() {
 	for _, h := range i.latencies {
 		h.Reset()
 	}
-	i.messages, i.bytes, i.failed = 0, 0, 0
+	i.messages, i.bytes, i.records, i.failed = 0, 0, 0, 0
 }
 
 // handover is how often a worker hands its interval over.

@@ -6,8 +6,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -152,18 +154,50 @@ func (p *poller) close() {
 	}
 }
 
+// rawIO reads or writes a socket that never blocks, so that Go's scheduler need not know.
+func rawIO(call uintptr, fd int, b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(n), nil
+}
+
 func (s *socket) read(b []byte) (int, error) {
-	n, err := unix.Read(s.fd, b)
+	n, err := rawIO(unix.SYS_READ, s.fd, b)
 	if n > 0 {
 		return n, nil
 	}
 	return 0, s.result(n, err)
 }
 
+// writeMore is write, with the promise that more follows at once: the kernel waits with a packet that is not full.
+func (s *socket) writeMore(b []byte) (int, error) {
+	n, err := unix.SendmsgN(s.fd, b, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
+	return s.wrote(n, len(b), err)
+}
+
+// sendFile sends n bytes of a file from an offset on.
+func (s *socket) sendFile(file *os.File, offset int64, n int) (int, error) {
+	sent, err := unix.Sendfile(s.fd, int(file.Fd()), &offset, n)
+	if sent == 0 && err == nil {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return s.wrote(sent, n, err)
+}
+
 // write sends what it can. When that is not all, the poller tells when there is room again.
 func (s *socket) write(b []byte) (int, error) {
-	n, err := unix.Write(s.fd, b)
-	if n == len(b) {
+	n, err := rawIO(unix.SYS_WRITE, s.fd, b)
+	return s.wrote(n, len(b), err)
+}
+
+// wrote takes the result of sending all bytes.
+func (s *socket) wrote(n, all int, err error) (int, error) {
+	if n == all {
 		if s.wants {
 			return n, s.want(false)
 		}

@@ -5,6 +5,7 @@ package perf
 import (
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -135,6 +136,16 @@ func (s *socket) read(b []byte) (int, error) {
 }
 
 func (s *socket) write(b []byte) (int, error) { return s.conn.Write(b) }
+
+func (s *socket) writeMore(b []byte) (int, error) { return s.conn.Write(b) }
+
+func (s *socket) sendFile(file *os.File, offset int64, n int) (int, error) {
+	b := make([]byte, n)
+	if _, err := file.ReadAt(b, offset); err != nil {
+		return 0, err
+	}
+	return s.conn.Write(b)
+}
 
 func (s *socket) close() {
 	s.mu.Lock()

@@ -7,9 +7,6 @@ import (
 	"net"
 	"runtime"
 	"sync/atomic"
-
-	"github.com/ringmq/ringmq/message"
-	"github.com/ringmq/ringmq/remoting"
 )
 
 // suspendMillis is how long a broker may hold a pull that finds nothing; what is beyond it and suspendSlack has got lost.
@@ -18,11 +15,20 @@ const (
 	suspendSlack  = 15_000
 )
 
+// A pull's opaque is a number that differs from the queue's last, above the queue's place in its connection.
+const (
+	pullIndexBits = 20
+	pullIndexMask = 1<<pullIndexBits - 1
+)
+
 // errorPause is how long a queue rests after an error.
 const errorPause = int64(100e6)
 
-// latencyRead is the one latency that a puller records: end to end, or of the pull in a drain.
-const latencyRead = 0
+// Latencies that a puller records.
+const (
+	latencyRead     = iota // end to end, or of the pull in a drain
+	latencyAfterAck        // end to end: since the sender had its acknowledgement
+)
 
 // pullQueue is one queue that is read. It has at most one request in flight.
 type pullQueue struct {
@@ -33,6 +39,10 @@ type pullQueue struct {
 	opaque int32
 	asked  int64 // when the request was sent
 	rest   int64 // no request before this time
+	passes int   // how often it is to be read again when its end has been reached
+	left   int   // answers that the request in flight may still have, where it has several
+	// acks, by stream, say when the messages of this run were acknowledged; nil: nobody asks.
+	acks []*ackTimes
 	// limit is where to stop: no queue offset from it on is read. The run sets it when it knows.
 	limit atomic.Int64
 }
@@ -41,15 +51,16 @@ func (q *pullQueue) done() bool { return q.next >= q.limit.Load() }
 
 // pullConn is one connection that pulls.
 type pullConn struct {
-	puller  *puller
-	addr    string
-	sock    *socket
-	in      inbox
-	out     []byte
-	sent    int
-	queues  []*pullQueue
-	round   int32
-	command remoting.Command
+	puller *puller
+	addr   string
+	sock   *socket
+	in     inbox
+	out    []byte
+	sent   int
+	queues []*pullQueue
+	round  int32
+	wire   pullWire
+	answer pullAnswer
 }
 
 // puller is a worker that reads. Its fields are its own, but for those that are atomic.
@@ -76,7 +87,7 @@ type puller struct {
 	measured int64
 	lastRead int64
 	failure  error
-	record   message.Record
+	message  received
 }
 
 func (p *puller) connect() error {
@@ -88,6 +99,7 @@ func (p *puller) connect() error {
 		if c.sock, err = p.poller.add(conn, c); err != nil {
 			return err
 		}
+		c.out = c.wire.hello(c.out)
 	}
 	return nil
 }
@@ -151,27 +163,11 @@ func (c *pullConn) encode(index int32, q *pullQueue, now int64) {
 	if c.sent == len(c.out) {
 		c.out, c.sent = c.out[:0], 0
 	}
-	sysFlag, suspend := int64(remoting.PullSubscription|remoting.PullSuspend), int64(suspendMillis)
-	if c.puller.drain {
-		sysFlag, suspend = remoting.PullSubscription, 0
-	}
 	// The round makes a late answer to an earlier request of this queue different.
 	c.round++
-	q.opaque = (c.round%1024)<<20 | index
+	q.opaque = (c.round%1024)<<pullIndexBits | index
 	q.flying, q.asked = true, now
-	w := remoting.Request(c.out, c.puller.config.Serialize, remoting.ReqPullMessage, q.opaque, 0)
-	w.Text("consumerGroup", Group)
-	w.Text("topic", q.queue.topic)
-	w.Int("queueId", int64(q.queue.id))
-	w.Int("queueOffset", q.next)
-	w.Int("maxMsgNums", int64(c.puller.config.PullBatch))
-	w.Int("sysFlag", sysFlag)
-	w.Int("commitOffset", 0)
-	w.Int("suspendTimeoutMillis", suspend)
-	w.Text("subscription", c.puller.config.subscription())
-	w.Int("subVersion", 1)
-	w.Text("expressionType", "TAG")
-	c.out = w.Finish(nil)
+	c.out = c.wire.ask(c.out, q, !c.puller.drain)
 }
 
 func (c *Config) subscription() string {
@@ -198,13 +194,12 @@ func (c *pullConn) readable() error {
 		whole, err := c.in.fill(c.sock)
 		now := c.puller.clock.now()
 		for err == nil {
-			var frame []byte
-			if frame, err = c.in.next(); frame == nil {
+			var size int
+			if size, err = c.wire.next(c.in.rest(), &c.answer); size == 0 {
 				break
 			}
-			if err = c.command.Decode(frame); err == nil {
-				c.answer(&c.command, now)
-			}
+			c.in.take(size)
+			c.take(&c.answer, now)
 		}
 		switch {
 		case err != nil && !errors.Is(err, errAgain):
@@ -215,46 +210,61 @@ func (c *pullConn) readable() error {
 	}
 }
 
-// answer takes the answer to a pull. Requests of the broker are passed over: those it sends to consumers want no answer.
-func (c *pullConn) answer(command *remoting.Command, now int64) {
-	index := command.Opaque & (1<<20 - 1)
-	if !command.IsResponse() || int(index) >= len(c.queues) {
+// take takes the answer to a pull.
+func (c *pullConn) take(a *pullAnswer, now int64) {
+	c.out = append(c.out, a.reply...)
+	index := a.opaque & pullIndexMask
+	if a.outcome == outcomeNone || int(index) >= len(c.queues) {
 		return
 	}
 	q := c.queues[index]
-	if !q.flying || q.opaque != command.Opaque {
+	if !q.flying || q.opaque != a.opaque {
 		return
 	}
 	q.flying = false
-	next, err := command.Int("nextBeginOffset", q.next)
+	if a.more {
+		q.left--
+		q.flying = q.left > 0
+	}
 	switch {
-	case err != nil:
-		c.puller.failed(q, codeUnreadable, err.Error(), now)
-	case command.Code == remoting.RespSuccess:
-		c.puller.records(q, command.Body, now)
-		if next <= q.next {
-			// To ask for the same again and again would never end.
-			q.found.OffsetBack++
-			q.problem("pull at %d found messages, and is told to go on at %d", q.next, next)
-			next = max(q.expect, q.next+1)
-			q.rest = now + errorPause
-		}
-		q.next = next
-	case command.Code == remoting.RespPullNotFound:
+	case a.outcome == outcomeFound:
+		c.found(q, a, now)
+	case a.outcome == outcomeNothing:
 		if c.puller.drain {
 			q.rest = now + errorPause
 		}
-	case command.Code == remoting.RespPullRetryImmediately && next > q.next:
-		q.next = next
-	case command.Code == remoting.RespPullRetryImmediately:
+	case a.outcome == outcomeUnclear:
+		c.puller.failed(q, codeUnreadable, string(a.remark), now)
+	case a.outcome == outcomeAgain && a.next > q.next:
+		q.next = a.next
+	case a.outcome == outcomeAgain:
 		q.rest = now + errorPause
-	case command.Code == remoting.RespPullOffsetMoved && next > q.next:
+	case a.outcome == outcomeMoved && a.next > q.next:
 		// What was there is gone: the check will say how many offsets are missing.
-		q.next = next
+		q.next = a.next
 	default:
-		c.puller.failed(q, command.Code, string(command.Remark), now)
+		c.puller.failed(q, a.code, string(a.remark), now)
+	}
+	if q.done() {
+		c.puller.again(q)
 	}
 	c.askAgain(index, q, now)
+}
+
+func (c *pullConn) found(q *pullQueue, a *pullAnswer, now int64) {
+	end := c.puller.records(c.wire, q, a.records, now)
+	next := a.next
+	if next < 0 {
+		next = max(end, q.next)
+	}
+	if next <= q.next {
+		// To ask for the same again and again would never end.
+		q.found.OffsetBack++
+		q.problem("pull at %d found messages, and is told to go on at %d", q.next, next)
+		next = max(q.expect, q.next+1)
+		q.rest = now + errorPause
+	}
+	q.next = next
 }
 
 func (p *puller) failed(q *pullQueue, code int32, remark string, now int64) {
@@ -266,31 +276,39 @@ func (p *puller) failed(q *pullQueue, code int32, remark string, now int64) {
 	p.recorder.current.failed++
 }
 
-// records checks the records of one answer.
-func (p *puller) records(q *pullQueue, body []byte, now int64) {
+// records checks the records of one answer, and gives the offset behind the last one.
+func (p *puller) records(wire pullWire, q *pullQueue, records []byte, now int64) (end int64) {
 	current := p.recorder.current
 	before, limit := current.messages, q.limit.Load()
 	var s stamp
-	for len(body) > 0 {
-		if err := message.Decode(body, &p.record); err != nil {
+	m := &p.message
+	current.records += int64(len(records))
+	for len(records) > 0 {
+		left := len(records)
+		var err error
+		if records, err = wire.record(records, m); err != nil {
 			q.found.Corrupt++
-			q.problem("answer of %d bytes left cannot be read: %v", len(body), err)
+			q.problem("answer of %d bytes left cannot be read: %v", left, err)
 			break
 		}
-		raw := body[:p.record.Size]
-		body = body[p.record.Size:]
-		if p.record.QueueOffset >= limit {
+		if m.offset < 0 || m.early && m.offset < q.next {
+			continue
+		}
+		if end = m.offset + 1; m.offset >= limit {
 			break
 		}
 		if p.config.Tag != "" {
 			q.expect = -1
 		}
-		ours := q.queueCheck.record(&p.record, raw, &s)
+		ours := q.queueCheck.record(m, &s)
 		current.messages++
-		current.bytes += int64(len(p.record.Body))
+		current.bytes += int64(len(m.body))
 		sent := s.time - p.clock.wall
 		if ours && !p.drain && (p.own == 0 || p.own == s.generator) && sent >= p.measureFrom {
 			record(current.latencies[latencyRead], now-sent)
+			if int(s.stream) < len(q.acks) && q.acks[s.stream] != nil {
+				record(current.latencies[latencyAfterAck], now-q.acks[s.stream].get(s.sequence, now))
+			}
 		}
 		if now >= p.measureFrom && now < p.measureTo.Load() {
 			p.measured++
@@ -302,6 +320,20 @@ func (p *puller) records(q *pullQueue, body []byte, now int64) {
 	p.lastRead = now
 	p.heard.Store(now)
 	p.received.Add(current.messages - before)
+	return end
+}
+
+// again begins with a queue from its beginning, where the run reads it several times.
+func (p *puller) again(q *pullQueue) {
+	if q.passes <= 0 {
+		return
+	}
+	q.passes--
+	q.flying = false
+	found, problems := q.found, q.problems
+	*q.queueCheck = *newQueueCheck(q.queue, q.began)
+	q.found, q.problems = found, problems
+	q.next = q.began
 }
 
 // expire asks again where an answer is overdue.

@@ -30,9 +30,11 @@ type Report struct {
 	Seconds           float64          `json:"seconds"` // measured
 	Messages          int64            `json:"messages"`
 	MessagesPerSecond float64          `json:"messagesPerSecond"`
-	MBPerSecond       float64          `json:"mbPerSecond"` // of bodies, 10^6 bytes
+	MBPerSecond       float64          `json:"mbPerSecond"`                 // of bodies, 10^6 bytes
+	RecordMBPerSecond float64          `json:"recordMBPerSecond,omitempty"` // drain: of what the broker gave out
 	ReadPerSecond     float64          `json:"readPerSecond,omitempty"`
 	Latencies         []Latency        `json:"latencies"`
+	Windows           []Window         `json:"windows,omitempty"`
 	Errors            map[string]int64 `json:"errors,omitempty"` // by response code
 	Server            *ServerUse       `json:"server,omitempty"`
 	Verified          *Verification    `json:"verified"`
@@ -49,8 +51,22 @@ type Load struct {
 	Topics    int     `json:"topics"`
 	Queues    int     `json:"queues"`
 	Serialize string  `json:"serialize"`
+	Protocol  string  `json:"protocol,omitempty"`
 	Warmup    float64 `json:"warmupSeconds"`
 	Brokers   int     `json:"brokers"`
+}
+
+// Window is one second of a run: what the workers handed over within it, a quarter of a second late at the most.
+type Window struct {
+	From     int64   `json:"from"` // ms since 1970
+	To       int64   `json:"to"`
+	Kind     string  `json:"kind"` // the latency
+	Count    int64   `json:"count"`
+	Failed   int64   `json:"failed,omitempty"`
+	P50      int64   `json:"p50"` // ns, as the following
+	P996     int64   `json:"p99.6"`
+	Max      int64   `json:"max"`
+	Under1ms float64 `json:"under1ms"` // share of Count and Failed
 }
 
 // Percentiles of the table, p99.996 last.
@@ -152,7 +168,7 @@ func (r *run) report(failure error) (*Report, error) {
 		}
 	}
 	v := r.verify(expected)
-	report := &Report{Kind: r.kind, Began: r.began, Load: r.load(), Verified: v, Errors: r.errors()}
+	report := &Report{Kind: r.kind, Began: r.began, Load: r.load(), Verified: v, Errors: r.errors(), Windows: r.windows}
 	if failure != nil {
 		v.OK = false
 		v.problem("%v", failure)
@@ -196,7 +212,7 @@ func (r *run) load() Load {
 	c := r.config
 	l := Load{
 		Loop: "closed", Conns: c.Conns, Depth: c.Depth, Size: c.Size, Batch: c.Batch, Topics: c.Topics, Queues: c.Queues,
-		Serialize: serializeName(c.Serialize), Warmup: c.Warmup.Seconds(), Brokers: len(r.target.brokers),
+		Serialize: serializeName(c.Serialize), Protocol: c.Protocol, Warmup: c.Warmup.Seconds(), Brokers: len(r.target.brokers),
 	}
 	if c.Rate > 0 {
 		l.Loop, l.Rate, l.Depth = "open", c.Rate, 0
@@ -263,6 +279,9 @@ func (r *run) throughput(report *Report) {
 	}
 	report.MessagesPerSecond = float64(report.Messages) / report.Seconds
 	report.MBPerSecond = float64(bytes) / 1e6 / report.Seconds
+	if r.kind == "drain" {
+		report.RecordMBPerSecond = float64(r.read.total.records) / 1e6 / report.Seconds
+	}
 }
 
 func serializeName(s byte) string {

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -13,18 +12,21 @@ import (
 
 // run is one load from its start to its report.
 type run struct {
-	kind      string
-	config    *Config
-	clock     *clock
-	began     time.Time
-	target    *target
-	generator uint64
-	senders   []*sender
-	pullers   []*puller
-	sent      *meter // nil in a run that does not send
-	read      *meter // nil in a run that does not read
-	log       *intervalLog
-	line      progress
+	kind       string
+	config     *Config
+	clock      *clock
+	began      time.Time
+	wire       wire
+	target     *target
+	generator  uint64
+	senders    []*sender
+	pullers    []*puller
+	sent       *meter // nil in a run that does not send
+	read       *meter // nil in a run that does not read
+	log        *intervalLog
+	windows    []Window
+	windowFrom time.Time // when the window in hand began
+	line       progress
 
 	// The measured time on the clock. measureTo is noLimit in a run that ends by itself.
 	measureFrom, measureTo int64
@@ -47,7 +49,11 @@ func newRun(ctx context.Context, kind string, config Config) (*run, error) {
 	if r.server, err = watchServer(c.ServerPID); err != nil {
 		return nil, err
 	}
-	if r.target, err = find(ctx, c); err != nil {
+	if r.wire, err = newWire(c); err != nil {
+		return nil, err
+	}
+	if r.target, err = r.wire.find(ctx, c); err != nil {
+		r.wire.close()
 		return nil, err
 	}
 	if c.HDR != "" {
@@ -60,7 +66,7 @@ func newRun(ctx context.Context, kind string, config Config) (*run, error) {
 }
 
 func (r *run) close() {
-	r.target.close()
+	r.wire.close()
 	for _, s := range r.senders {
 		s.poller.close()
 	}
@@ -94,7 +100,7 @@ func (r *run) addSenders() error {
 			s.budget = share(c.Count, len(r.senders), i)
 		}
 	}
-	templates := map[*queue]*template{}
+	templates := map[*queue]template{}
 	perSender := make([]map[*queue]*sendQueue, len(r.senders))
 	for id := range c.Conns {
 		at := id % len(r.senders)
@@ -108,7 +114,7 @@ func (r *run) addSenders() error {
 				continue
 			}
 			if templates[q] == nil {
-				t, err := newTemplate(c, q.topic, q.id, body)
+				t, err := r.wire.template(c, q, body)
 				if err != nil {
 					return err
 				}
@@ -122,7 +128,7 @@ func (r *run) addSenders() error {
 		if len(lanes) == 0 {
 			return fmt.Errorf("broker %s: %w", addr, errNoQueues)
 		}
-		r.senders[at].streams = append(r.senders[at].streams, newStream(r.senders[at], id, addr, lanes))
+		r.senders[at].streams = append(r.senders[at].streams, newStream(r.senders[at], id, addr, lanes, r.wire.sending(c, id)))
 	}
 	return nil
 }
@@ -136,10 +142,10 @@ func share(n int64, parts, i int) int64 {
 	return part
 }
 
-// addPullers builds the workers that read, each queue from begin(queue).
-func (r *run) addPullers(kind string, begin func(q *queue) int64) error {
+// addPullers builds the workers that read, each queue from begin(queue). kinds are the latencies that they record.
+func (r *run) addPullers(ctx context.Context, begin func(q *queue) int64, kinds ...string) error {
 	c := r.config
-	r.read = newMeter(kind)
+	r.read = newMeter(kinds...)
 	c.PullConns = max(c.PullConns, len(r.target.brokers))
 	for range min(c.Readers, c.PullConns) {
 		p := &puller{config: c, clock: r.clock, recorder: r.read.recorder(), errors: map[int32]int64{}, ended: make(chan struct{})}
@@ -154,7 +160,7 @@ func (r *run) addPullers(kind string, begin func(q *queue) int64) error {
 	for id := range c.PullConns {
 		p := r.pullers[id%len(r.pullers)]
 		addr := r.target.brokers[id%len(r.target.brokers)]
-		conn := &pullConn{puller: p, addr: addr}
+		conn := &pullConn{puller: p, addr: addr, wire: r.wire.pulling(c)}
 		p.conns = append(p.conns, conn)
 		byBroker[addr] = append(byBroker[addr], conn)
 	}
@@ -166,6 +172,9 @@ func (r *run) addPullers(kind string, begin func(q *queue) int64) error {
 		from := begin(q)
 		pq := &pullQueue{queueCheck: newQueueCheck(q, from), next: from, began: from}
 		pq.limit.Store(noLimit)
+		if err := r.wire.subscribe(ctx, c, pq); err != nil {
+			return err
+		}
 		conn.queues = append(conn.queues, pq)
 	}
 	return nil
@@ -340,13 +349,30 @@ func (r *run) rollMeters() {
 		if r.log != nil {
 			r.log.write(m, now)
 		}
+		if r.config.Windows {
+			r.addWindow(m, now)
+		}
 		m.roll()
 	}
+	r.windowFrom = now
+}
+
+// addWindow keeps what has come since the last one, once the measured time has begun.
+func (r *run) addWindow(m *meter, now time.Time) {
+	h := m.since.latencies[0]
+	if h.TotalCount()+m.since.failed == 0 || r.clock.now() < r.measureFrom {
+		return
+	}
+	r.windows = append(r.windows, Window{
+		From: r.windowFrom.UnixMilli(), To: now.UnixMilli(), Kind: m.names[0], Count: h.TotalCount(), Failed: m.since.failed,
+		P50: h.ValueAtPercentile(50), P996: h.ValueAtPercentile(99.6), Max: h.Max(), Under1ms: under(h, m.since.failed, time.Millisecond),
+	})
 }
 
 func (r *run) startCollect(ctx context.Context) {
 	context.AfterFunc(ctx, func() { r.interrupted.Store(r.clock.now()) })
 	r.line = progress{out: r.config.Progress, terminal: r.config.ProgressTo, since: r.clock.now(), began: r.clock.now()}
+	r.windowFrom = time.Now()
 	go r.collect()
 }
 
@@ -377,9 +403,11 @@ func (r *run) storedEnd() map[*queue]int64 {
 
 // queues lists the sender's queues, each once.
 func (s *sender) queues() (all []*sendQueue) {
+	seen := map[*sendQueue]bool{}
 	for _, st := range s.streams {
 		for i := range st.lanes {
-			if q := st.lanes[i].sendQueue; !slices.Contains(all, q) {
+			if q := st.lanes[i].sendQueue; !seen[q] {
+				seen[q] = true
 				all = append(all, q)
 			}
 		}

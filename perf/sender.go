@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
-
-	"github.com/ringmq/ringmq/remoting"
 )
 
 const (
@@ -83,6 +81,7 @@ func (s *sender) connect() error {
 		if st.sock, err = s.poller.add(c, st); err != nil {
 			return err
 		}
+		st.greet()
 	}
 	return nil
 }
@@ -256,27 +255,32 @@ func (s *sender) stampBorn(now int64) {
 }
 
 // answered takes the outcome of one request.
-func (s *sender) answered(st *stream, l *lane, r *request, c *remoting.Command, now int64) {
-	batch := int64(l.template.batch)
-	stored := c.Code == remoting.RespSuccess || c.Code == remoting.RespFlushDiskTimeout ||
-		c.Code == remoting.RespSlaveNotAvailable || c.Code == remoting.RespFlushSlaveTimeout
-	if stored && !s.placed(l, r, c) {
+func (s *sender) answered(st *stream, l *lane, r *request, a *sendAnswer, now int64) {
+	batch := int64(s.config.Batch)
+	stored := a.outcome == outcomeStored || a.outcome == outcomeWeak
+	if stored && !a.placed || a.outcome == outcomeUnclear {
 		s.missing(r.intended, codeUnreadable, batch)
 		return
 	}
-	if c.Code != remoting.RespSuccess {
-		if s.errors[c.Code] == 0 {
-			s.problem(fmt.Sprintf("%s answered code %d: %s", st.addr, c.Code, c.Remark))
+	if stored {
+		s.place(l, r, a)
+	}
+	if a.outcome != outcomeStored {
+		if s.errors[a.code] == 0 {
+			s.problem(fmt.Sprintf("%s answered code %d: %s", st.addr, a.code, a.remark))
 		}
-		s.missing(r.intended, c.Code, batch)
+		s.missing(r.intended, a.code, batch)
 		return
 	}
 	for i := range uint64(batch) {
 		_, _ = l.acked.set(r.sequence + i)
+		if l.acks != nil {
+			l.acks.set(r.sequence+i, now)
+		}
 	}
 	current := s.recorder.current
 	current.messages += batch
-	current.bytes += batch * int64(l.template.item.size)
+	current.bytes += batch * int64(s.config.Size)
 	s.total += batch
 	s.lastAck = now
 	if now >= s.measureFrom && now < s.until {
@@ -287,23 +291,18 @@ func (s *sender) answered(st *stream, l *lane, r *request, c *remoting.Command, 
 	}
 }
 
-// placed checks the queue and the offset that the broker gave. It tells whether the answer could be read.
-func (s *sender) placed(l *lane, r *request, c *remoting.Command) bool {
-	queueID, err := c.Int("queueId", -1)
-	offset, offsetErr := c.Int("queueOffset", -1)
-	if err != nil || offsetErr != nil || offset < 0 {
-		return false
-	}
-	if queueID != int64(l.id) {
+// place checks the queue and the offset that the broker gave.
+func (s *sender) place(l *lane, r *request, a *sendAnswer) {
+	if a.queueID >= 0 && a.queueID != int64(l.id) {
 		s.askew++
 	}
-	if offset <= r.floor {
+	if a.offset <= r.floor {
 		s.unsorted++
 	}
-	batch := int64(l.template.batch)
-	l.floor = max(l.floor, offset+batch-1)
+	batch := int64(s.config.Batch)
+	l.floor = max(l.floor, a.offset+batch-1)
 	for i := range batch {
-		at := offset + i - l.base
+		at := a.offset + i - l.base
 		if at < 0 {
 			s.below++
 			continue
@@ -312,7 +311,6 @@ func (s *sender) placed(l *lane, r *request, c *remoting.Command) bool {
 			s.repeats++
 		}
 	}
-	return true
 }
 
 // missing takes messages that were to be sent at intended and are not acknowledged. No time can be given for them; the shares
@@ -327,7 +325,7 @@ func (s *sender) missing(intended int64, code int32, messages int64) {
 
 // unknown takes a request that got no answer: it may be stored or not.
 func (s *sender) unknown(st *stream, r *request, code int32) {
-	batch := int64(st.lanes[r.lane].template.batch)
+	batch := int64(s.config.Batch)
 	s.unknowns += batch
 	s.missing(r.intended, code, batch)
 }

@@ -20,6 +20,7 @@ type ServerUse struct {
 	Voluntary        int64   `json:"voluntarySwitches"`
 	Involuntary      int64   `json:"involuntarySwitches"`
 	SwitchesPerMsg   float64 `json:"switchesPerMessage"`
+	VoluntaryPerMsg  float64 `json:"voluntaryPerMessage"`
 	RSS              int64   `json:"rss"`
 	RSSAnon          int64   `json:"rssAnon"`
 	RSSFile          int64   `json:"rssFile"`
@@ -98,6 +99,7 @@ func (w *serverWatch) use(r *Report, timed bool) *ServerUse {
 	if messages > 0 {
 		u.MicrosPerMessage = (u.UserSeconds + u.SystemSeconds) * 1e6 / messages
 		u.SwitchesPerMsg = float64(u.Voluntary+u.Involuntary) / messages
+		u.VoluntaryPerMsg = float64(u.Voluntary) / messages
 	}
 	return u
 }

@@ -7,8 +7,6 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
-
-	"github.com/ringmq/ringmq/remoting"
 )
 
 // Outcomes that have no response code; they count among the errors under these numbers.
@@ -22,7 +20,7 @@ const (
 // sendQueue is one queue as one sender sees it.
 type sendQueue struct {
 	*queue
-	template *template
+	template template
 	offsets  bitset // the queue offsets of the answers, counted from queue.base
 }
 
@@ -32,9 +30,10 @@ type lane struct {
 	next uint64 // sequence of the next message
 	// settled: every message below has its outcome. Invariant: settled <= next.
 	settled uint64
-	done    bitset // which messages have their outcome
-	acked   bitset // which were acknowledged with code 0
-	floor   int64  // highest queue offset that was answered; -1 before the first
+	done    bitset    // which messages have their outcome
+	acked   bitset    // which were acknowledged with code 0
+	floor   int64     // highest queue offset that was answered; -1 before the first
+	acks    *ackTimes // nil unless a reader of the same run wants to know
 }
 
 func (l *lane) settle(sequence uint64) {
@@ -75,9 +74,9 @@ type stream struct {
 	mask       uint32
 	head, tail uint32
 	inFlight   int
-	number     uint64 // of the next message, for its UNIQ_KEY
-	uniq       [32]byte
-	command    remoting.Command
+	wire       sendWire
+	outgoing   outgoing
+	answered   sendAnswer
 }
 
 // ringSize is how many requests a stream can have in flight. It is generous even for a small depth, since one answer that is late
@@ -93,15 +92,16 @@ func ringSize(depth int, rate float64) int {
 // maxOut is how many bytes a stream lets pile up before it stops to encode.
 const maxOut = 1 << 20
 
-func newStream(s *sender, id int, addr string, lanes []lane) *stream {
+func newStream(s *sender, id int, addr string, lanes []lane, wire sendWire) *stream {
 	size := ringSize(s.config.Depth, s.config.Rate)
 	st := &stream{
-		sender: s, id: uint32(id), addr: addr, lanes: lanes, nextLane: id % len(lanes),
+		sender: s, id: uint32(id), addr: addr, lanes: lanes, nextLane: id % len(lanes), wire: wire,
 		requests: make([]request, size), mask: uint32(size - 1),
 		out: make([]byte, 0, maxOut+lanes[0].template.size()),
 	}
-	putHex(st.uniq[:16], s.generator)
-	putHex(st.uniq[16:20], uint64(id))
+	st.outgoing.born = &s.born
+	putHex(st.outgoing.uniq[:16], s.generator)
+	putHex(st.outgoing.uniq[16:20], uint64(id))
 	return st
 }
 
@@ -118,7 +118,6 @@ func (st *stream) encode(intended, now int64) {
 	if st.nextLane++; st.nextLane == len(st.lanes) {
 		st.nextLane = 0
 	}
-	t := l.template
 	opaque := firstOpaque + st.head%opaqueCount
 	st.requests[st.head&st.mask] = request{
 		opaque: opaque, used: true, lane: int32(at), sequence: l.next, intended: intended, sent: now, floor: l.floor,
@@ -128,18 +127,16 @@ func (st *stream) encode(intended, now int64) {
 	if st.sent == len(st.out) {
 		st.out, st.sent = st.out[:0], 0
 	}
-	putHex(st.uniq[20:], st.number)
-	st.out = t.appendHead(st.out, opaque, &s.born, &st.uniq)
-	stamp := stamp{
-		generator: s.generator, stream: st.id, queue: uint32(l.id), settled: l.settled, time: s.clock.wall + intended,
-	}
-	for range t.batch {
-		putHex(st.uniq[20:], st.number)
-		st.number++
-		stamp.sequence = l.next
-		l.next++
-		st.out = t.item.append(st.out, &stamp, &st.uniq)
-	}
+	o := &st.outgoing
+	o.opaque, o.lane = opaque, l
+	o.stamp = stamp{generator: s.generator, stream: st.id, queue: uint32(l.id), settled: l.settled, time: s.clock.wall + intended}
+	st.out = l.template.append(st.out, o)
+	st.touch()
+}
+
+// touch has the sender write at the end of its turn.
+func (st *stream) touch() {
+	s := st.sender
 	if !st.dirty {
 		st.dirty = true
 		s.dirty = append(s.dirty, st)
@@ -170,13 +167,12 @@ func (st *stream) readable() {
 		whole, err := st.in.fill(st.sock)
 		now := st.sender.clock.now()
 		for err == nil {
-			var frame []byte
-			if frame, err = st.in.next(); frame == nil {
+			var size int
+			if size, err = st.wire.next(st.in.rest(), &st.answered); size == 0 {
 				break
 			}
-			if err = st.command.Decode(frame); err == nil {
-				st.answer(&st.command, now)
-			}
+			st.in.take(size)
+			st.answer(&st.answered, now)
 		}
 		switch {
 		case errors.Is(err, errAgain):
@@ -190,23 +186,25 @@ func (st *stream) readable() {
 	}
 }
 
-// answer settles the request that c answers. A request of the server (it has none for producers) and an answer that comes after
-// its time-out are passed over.
-func (st *stream) answer(c *remoting.Command, now int64) {
-	n := uint32(c.Opaque) - firstOpaque
-	if !c.IsResponse() || n >= opaqueCount {
+// answer settles the request that a answers. What is no answer, and an answer that comes after its time-out, are passed over.
+func (st *stream) answer(a *sendAnswer, now int64) {
+	if len(a.reply) > 0 {
+		st.out = append(st.out, a.reply...)
+		st.touch()
+	}
+	n := a.opaque - firstOpaque
+	if a.outcome == outcomeNone || n >= opaqueCount {
 		return
 	}
 	r := &st.requests[n&st.mask]
-	if !r.used || r.opaque != uint32(c.Opaque) {
+	if !r.used || r.opaque != a.opaque {
 		return
 	}
 	r.used = false
 	st.inFlight--
 	l := &st.lanes[r.lane]
-	batch := uint64(l.template.batch)
-	st.sender.answered(st, l, r, c, now)
-	for i := range batch {
+	st.sender.answered(st, l, r, a, now)
+	for i := range uint64(st.sender.config.Batch) {
 		l.settle(r.sequence + i)
 	}
 }
@@ -245,7 +243,7 @@ func (st *stream) fail(err error) {
 		r.used = false
 		s.unknown(st, r, codeConnection)
 		l := &st.lanes[r.lane]
-		for i := range uint64(l.template.batch) {
+		for i := range uint64(s.config.Batch) {
 			l.settle(r.sequence + i)
 		}
 	}
@@ -263,6 +261,7 @@ func (st *stream) reconnect(now int64) {
 			return
 		}
 		st.sock = sock
+		st.greet()
 		return
 	}
 	if st.retry == 0 || now < st.retry {
@@ -270,6 +269,13 @@ func (st *stream) reconnect(now int64) {
 	}
 	st.retry = 0
 	go st.dialAgain()
+}
+
+// greet says what a fresh connection says first.
+func (st *stream) greet() {
+	if st.out = st.wire.hello(st.out); len(st.out) > 0 {
+		st.touch()
+	}
 }
 
 func (st *stream) dialAgain() {

@@ -11,9 +11,9 @@ import (
 	"github.com/ringmq/ringmq/remoting"
 )
 
-func testTemplate(t testing.TB, c Config) *template {
+func testTemplate(t testing.TB, c Config) *remotingTemplate {
 	require.NoError(t, func() error { c.Brokers = []string{"x"}; return c.settle() }())
-	tpl, err := newTemplate(&c, "T", 3, filler(c.Size))
+	tpl, err := newRemotingTemplate(&c, "T", 3, filler(c.Size))
 	require.NoError(t, err)
 	return tpl
 }
@@ -68,7 +68,7 @@ func TestTemplateOfABatch(t *testing.T) {
 func TestNamesThatLookLikePlaceholdersAreRefused(t *testing.T) {
 	c := Config{Size: 64, Tag: uniqMark, Brokers: []string{"x"}}
 	require.NoError(t, c.settle())
-	_, err := newTemplate(&c, "T", 0, filler(64))
+	_, err := newRemotingTemplate(&c, "T", 0, filler(64))
 	require.ErrorContains(t, err, uniqMark)
 }
 
@@ -96,7 +96,7 @@ func TestBodyTellsCorruptFromForeign(t *testing.T) {
 func testStream(t testing.TB, c Config) *stream {
 	c.Brokers = []string{"x"}
 	require.NoError(t, c.settle())
-	tpl, err := newTemplate(&c, "T", 0, filler(c.Size))
+	tpl, err := newRemotingTemplate(&c, "T", 0, filler(c.Size))
 	require.NoError(t, err)
 	m := newMeter("ack", "send lag")
 	s := &sender{config: &c, clock: newClock(), generator: 5, recorder: m.recorder(), budget: -1, errors: map[int32]int64{}, until: noLimit}
@@ -108,7 +108,7 @@ func testStream(t testing.TB, c Config) *stream {
 	t.Cleanup(func() { _ = listener.Close() })
 	conn, err := net.Dial("tcp", listener.Addr().String())
 	require.NoError(t, err)
-	st := newStream(s, 0, "x", []lane{{sendQueue: &sendQueue{queue: &queue{topic: "T"}, template: tpl}, floor: -1}})
+	st := newStream(s, 0, "x", []lane{{sendQueue: &sendQueue{queue: &queue{topic: "T"}, template: tpl}, floor: -1}}, new(remotingSend))
 	st.sock, err = s.poller.add(conn, st)
 	require.NoError(t, err)
 	s.streams = []*stream{st}
@@ -133,7 +133,7 @@ func TestEncodeAndAnswerTakeNoMemory(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			st := testStream(t, c)
-			var request, answer remoting.Command
+			var request remoting.Command
 			out := make([]byte, 0, 4096)
 			now := int64(0)
 			work := func() {
@@ -141,10 +141,10 @@ func TestEncodeAndAnswerTakeNoMemory(t *testing.T) {
 				st.sender.stampBorn(now)
 				st.encode(now, now)
 				out = answerTo(out[:0], st.out[4:], &request, st.lanes[0].floor+1)
-				if answer.Decode(out[4:]) != nil {
+				if size, err := st.wire.next(out, &st.answered); size != len(out) || err != nil {
 					panic("answer")
 				}
-				st.answer(&answer, now+500)
+				st.answer(&st.answered, now+500)
 				st.out, st.sent = st.out[:0], 0
 				st.dirty, st.sender.dirty = false, st.sender.dirty[:0]
 			}
@@ -170,33 +170,36 @@ func TestRecordCheckTakesNoMemory(t *testing.T) {
 	}
 	answer := bytes.Join(q.records, nil)
 	p := &puller{config: &Config{}, clock: newClock(), recorder: newMeter("x").recorder()}
+	wire := &remotingPull{config: p.config}
 	pq := &pullQueue{queueCheck: newQueueCheck(&queue{topic: "T"}, 0)}
 	pq.limit.Store(noLimit)
-	p.records(pq, answer, 1)
+	p.records(wire, pq, answer, 1)
 	require.Equal(t, findings{Received: 32}, pq.found)
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		pq.expect, pq.last = 0, nil
 		*pq.lanes[laneKey{generator: 1}] = laneCheck{seen: bitset{pages: pq.lanes[laneKey{generator: 1}].seen.pages}}
 		clear(pq.lanes[laneKey{generator: 1}].seen.pages[0][:])
-		p.records(pq, answer, 1)
+		p.records(wire, pq, answer, 1)
 	}))
 	require.Zero(t, pq.found.Duplicated+pq.found.OffsetBack)
 }
 
 func TestLateAndStrangeAnswersAreDropped(t *testing.T) {
 	st := testStream(t, Config{Size: 64})
-	var request, answer remoting.Command
+	var request remoting.Command
 	st.encode(0, 0)
-	out := answerTo(nil, st.out[4:], &request, 0)
-	require.NoError(t, answer.Decode(out[4:]))
+	var answer sendAnswer
+	size, err := st.wire.next(answerTo(nil, st.out[4:], &request, 0), &answer)
+	require.NoError(t, err)
+	require.Positive(t, size)
 	st.expire(int64(st.sender.config.Timeout) + 1)
 	require.Zero(t, st.inFlight)
 	st.answer(&answer, 1)
 	require.Zero(t, st.sender.total, "its time-out had come first")
 	require.Equal(t, int64(1), st.sender.unknowns)
-	answer.Opaque = 5
+	answer.opaque = 5
 	st.answer(&answer, 1)
-	answer.Flag = 0
+	answer.outcome = outcomeNone
 	st.answer(&answer, 1)
 	require.Zero(t, st.sender.total)
 }
@@ -204,12 +207,13 @@ func TestLateAndStrangeAnswersAreDropped(t *testing.T) {
 func TestUnreadableAnswerIsAnError(t *testing.T) {
 	st := testStream(t, Config{Size: 64})
 	st.encode(0, 0)
-	var request, answer remoting.Command
+	var request remoting.Command
 	require.NoError(t, request.Decode(st.out[4:]))
 	w := remoting.Respond(nil, &request, remoting.RespSuccess, "")
 	w.Text("queueOffset", "many")
-	require.NoError(t, answer.Decode(w.Finish(nil)[4:]))
-	st.answer(&answer, 1)
+	_, err := st.wire.next(w.Finish(nil), &st.answered)
+	require.NoError(t, err)
+	st.answer(&st.answered, 1)
 	require.Equal(t, map[int32]int64{codeUnreadable: 1}, st.sender.errors)
 	require.Zero(t, st.sender.total)
 }
@@ -219,15 +223,15 @@ func BenchmarkEncodeAndAnswer(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			st := testStream(b, c)
 			st.encode(0, 0)
-			var answer remoting.Command
-			out := answerTo(nil, st.out[4:], &answer, 0)
+			var request remoting.Command
+			out := answerTo(nil, st.out[4:], &request, 0)
 			b.ReportAllocs()
 			for b.Loop() {
-				if answer.Decode(out[4:]) != nil {
+				if _, err := st.wire.next(out, &st.answered); err != nil {
 					b.Fatal("answer")
 				}
-				answer.Opaque = int32(firstOpaque + (st.head-1)%opaqueCount)
-				st.answer(&answer, 1)
+				st.answered.opaque = firstOpaque + (st.head-1)%opaqueCount
+				st.answer(&st.answered, 1)
 				st.out, st.sent = st.out[:0], 0
 				st.encode(0, 0)
 				st.dirty, st.sender.dirty = false, st.sender.dirty[:0]

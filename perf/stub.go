@@ -6,45 +6,67 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ringmq/ringmq/remoting"
 )
 
 // Stub is the control of a measurement: it answers what a producer asks, with offsets that count up, and stores nothing. What is
-// measured against it is the generator, the network stack and the noise of the machine. It serves all connections from one locked
-// thread, by the generator's poller.
+// measured against it is the generator, the network stack and the noise of the machine. It is a plain epoll loop: one locked thread
+// serves all connections, with one read and one write per connection and turn. Of the generator's own send requests it reads no more
+// than it needs for an answer (stub_send.go). Filled, it answers pulls, too, by sendfile from a file of ready records (stub_pull.go):
+// the least that giving out messages can cost.
 type Stub struct {
 	listener net.Listener
 	poller   *poller
 	topics   map[string]*stubTopic
 	header   remoting.SendHeader
+	pull     remoting.PullHeader
 	ended    chan struct{}
 
 	// fresh are accepted connections that the thread has not taken over yet.
 	mu    sync.Mutex
 	fresh []net.Conn
 	stop  bool
+	news  atomic.Bool // fresh or stop has changed
 }
 
-type stubTopic struct{ next []int64 } // next queue offset by queue
+type stubTopic struct {
+	next []int64      // next queue offset by queue
+	full *stubRecords // what its queues hold; nil: nothing
+}
 
 type stubConn struct {
 	in      inbox
 	out     []byte
 	sent    int
+	ranges  []stubRange // of the file, between bytes of out
 	command remoting.Command
+	// lastTopic and last spare the look-up where one request is for the same topic as the one before.
+	lastTopic []byte
+	last      *stubTopic
 }
 
 const (
-	stubMaxQueues = 1024
+	stubMaxQueues = 65536
 	stubMaxTopics = 100000
 	stubMaxOut    = 8 << 20
 )
 
 // NewStub listens on addr and serves until Close.
-func NewStub(addr string) (*Stub, error) {
+func NewStub(addr string) (*Stub, error) { return NewFilledStub(addr, nil) }
+
+// NewFilledStub has something to give out, too, unless fill is nil.
+func NewFilledStub(addr string, fill *StubFill) (*Stub, error) {
+	s := &Stub{topics: map[string]*stubTopic{}, ended: make(chan struct{})}
+	if fill != nil {
+		if err := s.fill(*fill); err != nil {
+			return nil, err
+		}
+	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("stub: %w", err)
@@ -54,7 +76,7 @@ func NewStub(addr string) (*Stub, error) {
 		_ = listener.Close()
 		return nil, err
 	}
-	s := &Stub{listener: listener, poller: p, topics: map[string]*stubTopic{}, ended: make(chan struct{})}
+	s.listener, s.poller = listener, p
 	go s.accept()
 	go s.serve()
 	return s, nil
@@ -67,6 +89,7 @@ func (s *Stub) Addr() string { return s.listener.Addr().String() }
 func (s *Stub) Close() error {
 	s.mu.Lock()
 	s.stop = true
+	s.news.Store(true)
 	s.mu.Unlock()
 	err := s.listener.Close()
 	s.poller.wake()
@@ -75,8 +98,10 @@ func (s *Stub) Close() error {
 }
 
 // RunStub serves until ctx ends.
-func RunStub(ctx context.Context, addr string, started func(addr string)) error {
-	s, err := NewStub(addr)
+func RunStub(ctx context.Context, addr string, fill *StubFill, started func(addr string)) error {
+	// A loop that takes no memory needs nobody to collect it.
+	debug.SetGCPercent(-1)
+	s, err := NewFilledStub(addr, fill)
 	if err != nil {
 		return err
 	}
@@ -93,6 +118,7 @@ func (s *Stub) accept() {
 		}
 		s.mu.Lock()
 		s.fresh = append(s.fresh, conn)
+		s.news.Store(true)
 		s.mu.Unlock()
 		s.poller.wake()
 	}
@@ -119,6 +145,9 @@ func (s *Stub) serve() {
 
 // takeFresh adds the accepted connections; it is false when the stub is to end.
 func (s *Stub) takeFresh() bool {
+	if !s.news.Swap(false) {
+		return true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, conn := range s.fresh {
@@ -132,9 +161,14 @@ func (s *Stub) readable(c *stubConn, sock *socket) error {
 	for {
 		whole, err := c.in.fill(sock)
 		for err == nil {
-			var frame []byte
-			if frame, err = c.in.next(); frame == nil {
+			var size int
+			if size, err = sizedFrame(c.in.rest()); size == 0 {
 				break
+			}
+			frame := c.in.rest()[4:size]
+			c.in.take(size)
+			if s.plainSend(c, frame) {
+				continue
 			}
 			if err = c.command.Decode(frame); err == nil {
 				s.request(c)
@@ -152,22 +186,47 @@ func (s *Stub) readable(c *stubConn, sock *socket) error {
 	}
 }
 
+// flush writes what there is: out, with ranges of the file between its bytes.
 func (c *stubConn) flush(sock *socket) error {
-	if c.sent == len(c.out) {
-		return nil
+	for c.sent < len(c.out) || len(c.ranges) > 0 {
+		whole, err := c.flushSome(sock)
+		if len(c.out)-c.sent > stubMaxOut || len(c.ranges) > stubMaxQueues {
+			return errors.New("client does not read its answers")
+		}
+		if err != nil && !errors.Is(err, errAgain) {
+			return err
+		}
+		if err != nil || !whole {
+			return nil
+		}
 	}
-	n, err := sock.write(c.out[c.sent:])
-	c.sent += n
-	if c.sent == len(c.out) {
-		c.out, c.sent = c.out[:0], 0
+	c.out, c.sent = c.out[:0], 0
+	return nil
+}
+
+// flushSome makes one write; whole tells that the socket took all of it.
+func (c *stubConn) flushSome(sock *socket) (whole bool, err error) {
+	var n int
+	if len(c.ranges) == 0 {
+		left := len(c.out) - c.sent
+		n, err = sock.write(c.out[c.sent:])
+		c.sent += n
+		return n == left, err
 	}
-	if len(c.out)-c.sent > stubMaxOut {
-		return errors.New("client does not read its answers")
+	next := &c.ranges[0]
+	if left := next.behind - c.sent; left > 0 {
+		n, err = sock.writeMore(c.out[c.sent:next.behind])
+		c.sent += n
+		return n == left, err
 	}
-	if errors.Is(err, errAgain) {
-		return nil
+	n, err = sock.sendFile(next.file, next.offset, next.size)
+	next.offset += int64(n)
+	next.size -= n
+	if next.size > 0 {
+		return false, err
 	}
-	return err
+	c.ranges = c.ranges[:copy(c.ranges, c.ranges[1:])]
+	return true, err
 }
 
 // request answers one command into c.out.
@@ -194,6 +253,8 @@ func (s *Stub) request(c *stubConn) {
 		w := remoting.Respond(c.out, &c.command, remoting.RespSuccess, "")
 		w.Int("offset", 0)
 		c.out = w.Finish(nil)
+	case remoting.ReqPullMessage:
+		s.answerPull(c)
 	case remoting.ReqHeartBeat:
 		c.answer(remoting.RespSuccess, "", nil)
 	case remoting.ReqGetRouteinfoByTopic:

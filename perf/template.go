@@ -23,9 +23,8 @@ const (
 	keyMark  = "00112233445566778899AABBCCDDEEFF"
 )
 
-// template is the send request to one queue, encoded once: the header, and one message of its body. What differs between messages
-// is patched in the copy that is sent.
-type template struct {
+// remotingTemplate is RocketMQ's send request to one queue: the header, and one message of its body.
+type remotingTemplate struct {
 	head     []byte // length, mark and header
 	opaqueAt int
 	binary   bool // opaque is four bytes, not ten digits
@@ -45,9 +44,9 @@ type item struct {
 	keyAt  int
 }
 
-func newTemplate(c *Config, topic string, queue int, body []byte) (*template, error) {
+func newRemotingTemplate(c *Config, topic string, queue int, body []byte) (*remotingTemplate, error) {
 	properties := properties(c)
-	t := &template{batch: c.Batch, binary: c.Serialize == remoting.SerializeRocketMQ}
+	t := &remotingTemplate{batch: c.Batch, binary: c.Serialize == remoting.SerializeRocketMQ}
 	code := remoting.ReqSendMessageV2
 	head := properties
 	t.item = item{bytes: body, size: len(body), uniqAt: -1, keyAt: -1}
@@ -106,7 +105,7 @@ func batchItem(body, properties []byte) item {
 }
 
 // find looks for the places to patch in the header. A topic or tag that looks like a placeholder is refused.
-func (t *template) find() error {
+func (t *remotingTemplate) find() error {
 	t.opaqueAt = 8 + 5
 	if !t.binary {
 		t.opaqueAt = bytes.Index(t.head, []byte(`"opaque":`)) + len(`"opaque":`)
@@ -123,10 +122,20 @@ func (t *template) find() error {
 }
 
 // size of one whole frame.
-func (t *template) size() int { return len(t.head) + len(t.item.bytes)*t.batch }
+func (t *remotingTemplate) size() int { return len(t.head) + len(t.item.bytes)*t.batch }
+
+func (t *remotingTemplate) append(dst []byte, o *outgoing) []byte {
+	putHex(o.uniq[20:], o.number)
+	dst = t.appendHead(dst, o.opaque, o.born, &o.uniq)
+	for range t.batch {
+		o.advance()
+		dst = t.item.append(dst, &o.stamp, &o.uniq)
+	}
+	return dst
+}
 
 // appendHead adds the patched header to dst.
-func (t *template) appendHead(dst []byte, opaque uint32, born *[13]byte, uniq *[32]byte) []byte {
+func (t *remotingTemplate) appendHead(dst []byte, opaque uint32, born *[13]byte, uniq *[32]byte) []byte {
 	at := len(dst)
 	dst = append(dst, t.head...)
 	head := dst[at:]

@@ -183,6 +183,12 @@ func ParseInt(b []byte) (n int64, ok bool) {
 		return 0, false
 	}
 	var u uint64
+	if len(b)-i >= 8 {
+		if u, ok = eightDigits(binary.LittleEndian.Uint64(b[i:])); !ok {
+			return 0, false
+		}
+		i += 8
+	}
 	for ; i < len(b); i++ {
 		d := b[i] - '0'
 		if d > 9 {
@@ -197,6 +203,18 @@ func ParseInt(b []byte) (n int64, ok bool) {
 		return int64(u), true
 	}
 	return 0, false
+}
+
+// eightDigits reads eight decimal digits, the first in the lowest byte: neighbours are joined into pairs, fours, eight.
+func eightDigits(w uint64) (n uint64, ok bool) {
+	const nibbles = each * 0xF0
+	if w&nibbles != each*'0' || (w+each*6)&nibbles != each*'0' {
+		return 0, false
+	}
+	w = (w & (each * 0x0F)) * (1 + 10<<8) >> 8
+	w = (w & 0x00FF00FF00FF00FF) * (1 + 100<<16) >> 16
+	w = (w & 0x0000FFFF0000FFFF) * (1 + 10000<<32) >> 32
+	return w, true
 }
 
 func isTrue(v []byte) bool {

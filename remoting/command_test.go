@@ -167,6 +167,36 @@ func TestSendHeaderNamesWhatIsMissing(t *testing.T) {
 	require.ErrorContains(t, h.Decode(&c), `<e> is not valid: "four"`)
 }
 
+// What SendResponse writes by itself is what Writer writes.
+func TestSendResponse(t *testing.T) {
+	rest := EncodeFields(func(w *Writer) {
+		w.Text("MSG_REGION", "Default\"Region")
+		w.Bool("TRACE_ON", true)
+	})
+	for _, serialize := range []byte{SerializeJSON, SerializeRocketMQ} {
+		for _, key := range []string{"", "7F0000010A2B18B4AAC2000000010000", "ü\x01\"\xff"} {
+			for _, n := range []int64{0, -1, 9, 12345678901} {
+				request := Command{Serialize: serialize, Opaque: int32(n)}
+				w := Respond([]byte("before"), &request, RespSuccess, "")
+				w.Bytes("msgId", []byte("7F00000100002A9F,7F00000100002AA0"))
+				w.Int("queueId", int64(int32(n)))
+				w.Int("queueOffset", n)
+				if key != "" {
+					w.Text("transactionId", key)
+				}
+				w.Text("MSG_REGION", "Default\"Region")
+				w.Bool("TRACE_ON", true)
+				want := w.Finish(nil)
+				r := SendResponse{MsgID: []byte("7F00000100002A9F,7F00000100002AA0"), QueueID: int32(n), QueueOffset: n, TransactionID: []byte(key), Rest: &rest}
+				require.Equal(t, string(want), string(r.Append([]byte("before"), serialize, int32(n))))
+				w = RespondTo([]byte("before"), serialize, RespSuccess, int32(n), "")
+				r.WriteTo(&w)
+				require.Equal(t, string(want), string(w.Finish(nil)))
+			}
+		}
+	}
+}
+
 func BenchmarkDecodeSend(b *testing.B) {
 	for name, ser := range map[string]byte{"json": SerializeJSON, "rocketmq": SerializeRocketMQ} {
 		b.Run(name, func(b *testing.B) {

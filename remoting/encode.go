@@ -2,6 +2,7 @@ package remoting
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"strconv"
 	"unicode/utf8"
 )
@@ -26,6 +27,11 @@ func Respond(dst []byte, request *Command, code int32, remark string) Writer {
 	return begin(dst, request.Serialize, code, request.Opaque, FlagResponse, remark)
 }
 
+// RespondTo is Respond for a request that is gone.
+func RespondTo(dst []byte, serialize byte, code, opaque int32, remark string) Writer {
+	return begin(dst, serialize, code, opaque, FlagResponse, remark)
+}
+
 // Request begins a request. flag is 0 or FlagOneway.
 func Request(dst []byte, serialize byte, code, opaque, flag int32) Writer {
 	return begin(dst, serialize, code, opaque, flag, "")
@@ -45,6 +51,12 @@ func begin(dst []byte, serialize byte, code, opaque, flag int32, remark string) 
 		w.buf = append(w.buf, remark...)
 		w.ext = len(w.buf)
 		w.buf = append(w.buf, 0, 0, 0, 0)
+		return w
+	}
+	if code == RespSuccess && flag == FlagResponse && remark == "" {
+		w.buf = append(w.buf, `{"code":0,"flag":1,"language":"GO","opaque":`...)
+		w.buf = strconv.AppendInt(w.buf, int64(opaque), 10)
+		w.buf = append(w.buf, `,"serializeTypeCurrentRPC":"JSON","version":513,"extFields":{`...)
 		return w
 	}
 	w.buf = append(w.buf, `{"code":`...)
@@ -70,10 +82,11 @@ func (w *Writer) key(key string, valueLen int) {
 		return
 	}
 	if w.any {
-		w.buf = append(w.buf, ',')
+		w.buf = append(w.buf, ',', '"')
+	} else {
+		w.any = true
+		w.buf = append(w.buf, '"')
 	}
-	w.any = true
-	w.buf = append(w.buf, '"')
 	w.buf = append(w.buf, key...)
 	w.buf = append(w.buf, '"', ':')
 }
@@ -100,8 +113,39 @@ func (w *Writer) Text(key, value string) {
 
 // Int adds a decimal field.
 func (w *Writer) Int(key string, value int64) {
+	if w.serialize != SerializeRocketMQ {
+		w.key(key, 0)
+		w.buf = append(w.buf, '"')
+		w.buf = strconv.AppendInt(w.buf, value, 10)
+		w.buf = append(w.buf, '"')
+		return
+	}
 	var digits [20]byte
 	w.Bytes(key, strconv.AppendInt(digits[:0], value, 10))
+}
+
+// Encoded is a run of fields in both serialisations, for what is the same in many answers.
+type Encoded struct{ json, binary []byte }
+
+// EncodeFields writes fields once for many answers. They are at least one.
+func EncodeFields(write func(w *Writer)) Encoded {
+	j, b := Writer{serialize: SerializeJSON}, Writer{serialize: SerializeRocketMQ}
+	write(&j)
+	write(&b)
+	return Encoded{j.buf, b.buf}
+}
+
+// Encoded adds fields that were written before.
+func (w *Writer) Encoded(e *Encoded) {
+	if w.serialize == SerializeRocketMQ {
+		w.buf = append(w.buf, e.binary...)
+		return
+	}
+	if w.any {
+		w.buf = append(w.buf, ',')
+	}
+	w.any = true
+	w.buf = append(w.buf, e.json...)
 }
 
 // Bool adds a field that reads true or false.
@@ -136,10 +180,35 @@ func (w *Writer) close(bodyLen int) {
 	binary.BigEndian.PutUint32(w.buf[w.start+4:], uint32(w.serialize)<<24|uint32(headerLen))
 }
 
-// appendJSONString quotes text. Bytes that are no UTF-8 become the replacement character, as JSON has no other way.
+// appendJSONString quotes text. Nearly every text can stand as it is: it is copied first and looked at where it lies then.
 func appendJSONString[T string | []byte](dst []byte, text T) []byte {
-	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
+	at := len(dst)
+	dst = append(dst, text...)
+	if n := plainASCII(dst[at:]); n < len(text) {
+		dst = appendEscaped(dst[:at+n], text[n:])
+	}
+	return append(dst, '"')
+}
+
+// plainASCII is the number of bytes at the start of text that JSON takes as they are.
+func plainASCII(text []byte) int {
+	at := 0
+	for ; len(text)-at >= 8; at += 8 {
+		w := binary.LittleEndian.Uint64(text[at:])
+		if marks := marksIn(w) | (w-each*0x20)&^w&high | w&high; marks != 0 {
+			return at + bits.TrailingZeros64(marks)>>3
+		}
+	}
+	for at < len(text) && text[at] >= 0x20 && text[at] != '"' && text[at] != '\\' && text[at] < utf8.RuneSelf {
+		at++
+	}
+	return at
+}
+
+// appendEscaped is the inside of a string. Bytes that are no UTF-8 become the replacement character, as JSON has no other way.
+func appendEscaped[T string | []byte](dst []byte, text T) []byte {
+	const hex = "0123456789abcdef"
 	start := 0
 	for i := 0; i < len(text); {
 		b := text[i]
@@ -172,6 +241,5 @@ func appendJSONString[T string | []byte](dst []byte, text T) []byte {
 		i++
 		start = i
 	}
-	dst = append(dst, text[start:]...)
-	return append(dst, '"')
+	return append(dst, text[start:]...)
 }

@@ -34,34 +34,39 @@ func (c *Command) decodeBinary(h []byte) error {
 }
 
 func (c *Command) decodeExt(h []byte) error {
-	be := binary.BigEndian
+	const lengths = 2 + 4 // of a field's key and of its value
+	be, fields := binary.BigEndian, c.Fields
 	for len(h) > 0 {
-		if len(h) < 2 {
+		if len(h) < lengths {
 			return errBinaryHeader
 		}
 		keyLen := int(int16(be.Uint16(h)))
-		h = h[2:]
-		if keyLen < 0 || keyLen > len(h)-4 {
+		if keyLen < 0 || keyLen > len(h)-lengths {
 			return errBinaryHeader
 		}
-		key := h[:keyLen]
-		valueLen := int64(int32(be.Uint32(h[keyLen:])))
-		h = h[keyLen+4:]
+		key := h[2 : 2+keyLen]
+		h = h[2+keyLen:]
+		valueLen := int64(int32(be.Uint32(h)))
+		h = h[4:]
 		if valueLen < 0 || valueLen > int64(len(h)) {
 			return errBinaryHeader
 		}
-		if len(c.Fields) == maxFields {
+		if len(fields) == maxFields {
 			return errTooManyFields
 		}
-		c.Fields = append(c.Fields, Field{key, h[:valueLen]})
+		fields = append(fields, Field{key, h[:valueLen]})
 		h = h[valueLen:]
 	}
+	c.Fields = fields
 	return nil
 }
 
 // widenCode gives the codes 200050..200079 and 200151 back the bits that a 16-bit field lost.
 func widenCode(low uint16) int32 {
 	code := int32(int16(low))
+	if low < popCodes&0xFFFF {
+		return code // all that is not POP's: without the two looks into the table
+	}
 	if wide := popCodes&^0xFFFF | int32(low); RequestName(wide) != "" && RequestName(code) == "" {
 		return wide
 	}

@@ -1,9 +1,6 @@
 package remoting
 
-import (
-	"unicode/utf16"
-	"unicode/utf8"
-)
+import "math"
 
 // The JSON header (RemotingSerializable). This reader takes one flat object with an object of texts inside, and no memory; the
 // bodies are read elsewhere, by a library.
@@ -92,6 +89,22 @@ func (s *jsonScanner) extField(key []byte) error {
 	return nil
 }
 
+// anyMember reads a name, a colon and a value, with blanks wherever JSON takes them.
+func (s *jsonScanner) anyMember(kind objectKind, depth int) error {
+	if s.peek() != '"' {
+		return errJSONHeader
+	}
+	key, err := s.str()
+	if err != nil {
+		return err
+	}
+	if s.peek() != ':' {
+		return errJSONHeader
+	}
+	s.at++
+	return s.member(kind, key, depth)
+}
+
 // object reads {"key":value,...}; member reads each value.
 func (s *jsonScanner) object(kind objectKind, depth int) error {
 	if s.peek() != '{' {
@@ -103,19 +116,13 @@ func (s *jsonScanner) object(kind objectKind, depth int) error {
 		return nil
 	}
 	for {
-		if s.peek() != '"' {
-			return errJSONHeader
+		if kind == inExtFields && s.plainFields() {
+			return nil
 		}
-		key, err := s.str()
-		if err != nil {
-			return err
-		}
-		if s.peek() != ':' {
-			return errJSONHeader
-		}
-		s.at++
-		if err := s.member(kind, key, depth); err != nil {
-			return err
+		if kind != inHeader || !s.plainMembers() {
+			if err := s.anyMember(kind, depth); err != nil {
+				return err
+			}
 		}
 		switch s.peek() {
 		case ',':
@@ -131,6 +138,13 @@ func (s *jsonScanner) object(kind objectKind, depth int) error {
 
 // peek skips blanks and returns the next byte, 0 at the end.
 func (s *jsonScanner) peek() byte {
+	if s.at < len(s.text) && s.text[s.at] > ' ' { // as clients write it, and short enough to be inlined
+		return s.text[s.at]
+	}
+	return s.peekBehindBlanks()
+}
+
+func (s *jsonScanner) peekBehindBlanks() byte {
 	for s.at < len(s.text) {
 		switch b := s.text[s.at]; b {
 		case ' ', '\t', '\n', '\r':
@@ -159,11 +173,33 @@ func (s *jsonScanner) scalar() (text []byte, null bool, err error) {
 	return nil, false, errJSONHeader
 }
 
+// digits reads, skip bytes ahead, a number of up to ten digits and nothing else, as clients write it. False: it is not, and nothing was
+// read.
+func (s *jsonScanner) digits(skip int, dst *int32) bool {
+	n, t, at := int64(0), s.text[s.at+skip:], 0
+	for ; at < len(t) && at < 10; at++ {
+		d := t[at] - '0'
+		if d > 9 {
+			break
+		}
+		n = n*10 + int64(d)
+	}
+	if at == 0 || n > math.MaxInt32 || at < len(t) && isScalarByte(t[at]) {
+		return false
+	}
+	*dst = int32(n)
+	s.at += skip + at
+	return true
+}
+
 func isScalarByte(b byte) bool {
 	return b == '-' || b == '+' || b == '.' || b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z'
 }
 
 func (s *jsonScanner) int32(dst *int32) error {
+	if s.digits(0, dst) {
+		return nil
+	}
 	text, null, err := s.scalar()
 	if err != nil || null {
 		return err
@@ -174,105 +210,6 @@ func (s *jsonScanner) int32(dst *int32) error {
 	}
 	*dst = int32(n)
 	return nil
-}
-
-// str reads a string at its opening quote. Without escapes the result is a view into the header, else into scratch.
-func (s *jsonScanner) str() ([]byte, error) {
-	s.at++
-	start := s.at
-	for s.at < len(s.text) {
-		switch s.text[s.at] {
-		case '"':
-			v := s.text[start:s.at]
-			s.at++
-			return v, nil
-		case '\\':
-			return s.unescape(start)
-		}
-		s.at++
-	}
-	return nil, errJSONHeader
-}
-
-func (s *jsonScanner) unescape(start int) ([]byte, error) {
-	// An unescaped text is never longer than the escaped one, so scratch, as long as the header, does not grow.
-	out := s.c.scratch
-	from := len(out)
-	out = append(out, s.text[start:s.at]...)
-	for s.at < len(s.text) {
-		b := s.text[s.at]
-		s.at++
-		switch b {
-		case '"':
-			s.c.scratch = out
-			return out[from:len(out):len(out)], nil
-		case '\\':
-			var err error
-			if out, err = s.escape(out); err != nil {
-				return nil, err
-			}
-		default:
-			out = append(out, b)
-		}
-	}
-	return nil, errJSONHeader
-}
-
-// escape reads what follows a backslash.
-func (s *jsonScanner) escape(out []byte) ([]byte, error) {
-	if s.at >= len(s.text) {
-		return nil, errJSONHeader
-	}
-	b := s.text[s.at]
-	s.at++
-	switch b {
-	case '"', '\\', '/', '\'':
-		return append(out, b), nil
-	case 'b':
-		return append(out, '\b'), nil
-	case 'f':
-		return append(out, '\f'), nil
-	case 'n':
-		return append(out, '\n'), nil
-	case 'r':
-		return append(out, '\r'), nil
-	case 't':
-		return append(out, '\t'), nil
-	case 'u':
-		r, ok := s.hex4()
-		if !ok {
-			return nil, errJSONHeader
-		}
-		if utf16.IsSurrogate(r) && s.at+1 < len(s.text) && s.text[s.at] == '\\' && s.text[s.at+1] == 'u' {
-			s.at += 2
-			low, ok := s.hex4()
-			if !ok {
-				return nil, errJSONHeader
-			}
-			r = utf16.DecodeRune(r, low)
-		}
-		return utf8.AppendRune(out, r), nil
-	}
-	return nil, errJSONHeader
-}
-
-func (s *jsonScanner) hex4() (rune, bool) {
-	if s.at+4 > len(s.text) {
-		return 0, false
-	}
-	var r rune
-	for _, b := range s.text[s.at : s.at+4] {
-		switch {
-		case b >= '0' && b <= '9':
-			r = r<<4 | rune(b-'0')
-		case b|0x20 >= 'a' && b|0x20 <= 'f':
-			r = r<<4 | rune(b|0x20-'a'+10)
-		default:
-			return 0, false
-		}
-	}
-	s.at += 4
-	return r, true
 }
 
 // skip passes over any value.

@@ -125,11 +125,12 @@ const (
 type queueTail struct {
 	// last is the newest chunk; readers walk back from it. Stored under mu.
 	last atomic.Pointer[chunk]
-	// head is the oldest chunk, written the end of what is in the file, idle the passes of WriteBack that found
-	// nothing new. They belong to the holder of table.writeMu.
-	head    *chunk
-	written int64
-	idle    int
+	// head is the oldest chunk, written the end of what is in the file, writtenPhys the log offset of the last message before that end, -1
+	// when it is not known. They belong to the holder of table.writeMu.
+	head                 *chunk
+	written, writtenPhys int64
+	// idle is how many passes found nothing new to write, waited how many left something unwritten; they belong to the same.
+	idle, waited int32
 }
 
 // chunk holds units [first, first+len(units)/20) of one file. Those below the queue's max are set and stay.
@@ -216,15 +217,33 @@ func (q *ConsumeQueue) put(offset int64, e Entry) {
 
 func (q *ConsumeQueue) startTailLocked(offset int64) *queueTail {
 	c := q.newChunk(offset, firstChunkUnits)
-	t := &queueTail{head: c, written: offset}
+	t := &queueTail{head: c, written: offset, writtenPhys: q.lastPhys.Load()}
 	t.last.Store(c)
 	q.tail.Store(t)
 	q.table.activate(q)
 	return t
 }
 
+// installTail gives a queue that is being loaded the entries before max that are in no file.
+func (q *ConsumeQueue) installTail(units []byte, max int64) {
+	if len(units) == 0 {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	first := max - int64(len(units)/UnitSize)
+	t := q.startTailLocked(first)
+	t.writtenPhys = -1
+	for c := t.head; ; c = q.growLocked(t, c) {
+		if units = units[copy(c.units, units):]; len(units) == 0 {
+			break
+		}
+	}
+	q.table.unwritten.Add((max - first) * UnitSize)
+}
+
 func (q *ConsumeQueue) growLocked(t *queueTail, last *chunk) *chunk {
-	c := q.newChunk(last.end(), min(4*len(last.units)/UnitSize, chunkUnits))
+	c := q.newChunk(last.end(), min(2*len(last.units)/UnitSize, chunkUnits))
 	c.prev.Store(last)
 	last.next.Store(c)
 	t.last.Store(c)
@@ -234,7 +253,15 @@ func (q *ConsumeQueue) growLocked(t *queueTail, last *chunk) *chunk {
 // newChunk never crosses the end of a file, so that one write carries it.
 func (q *ConsumeQueue) newChunk(first int64, units int) *chunk {
 	units = int(min(int64(max(units, firstChunkUnits)), q.table.fileUnits-first%q.table.fileUnits))
+	q.table.held.Add(int64(units * UnitSize))
 	return &chunk{first: first, units: make([]byte, units*UnitSize)}
+}
+
+// letGo counts the chunks from c up to before end as no longer held; end nil means the rest of the chain.
+func (t *QueueTable) letGo(c, end *chunk) {
+	for ; c != nil && c != end; c = c.next.Load() {
+		t.held.Add(-int64(len(c.units)))
+	}
 }
 
 // Read fills dst with the entries from queue offset from on and answers how many; 0 outside [Min, Max). It never waits
@@ -443,12 +470,10 @@ func (q *ConsumeQueue) rewriteChunk(offset int64, e Entry) (inFile bool) {
 // EndRewrite says that a rebuild is done: damage met from now on is told again.
 func (q *ConsumeQueue) EndRewrite() { q.state.And(^uint32(queueReported)) }
 
-// writeBack carries what is unwritten to the file and lets go of what readers no longer need. It answers false when
-// the queue has no tail any more. The caller holds table.writeMu.
+// writeBack carries what is unwritten to the file and lets go of what readers no longer need. After more than idlePasses passes that found
+// nothing new the whole tail goes. It answers false when the queue has no tail any more. The caller holds table.writeMu.
 func (q *ConsumeQueue) writeBack(idlePasses int) (active bool, err error) {
-	q.mu.Lock()
 	t, end := q.tail.Load(), q.max.Load()
-	q.mu.Unlock()
 	if t == nil {
 		return false, nil
 	}
@@ -465,9 +490,13 @@ func (q *ConsumeQueue) writeBack(idlePasses int) (active bool, err error) {
 		if err := q.writeUnits(t.written, c.slice(t.written, to)); err != nil {
 			return true, err
 		}
+		if last := entryFrom(c.slice(to-1, to)); !last.isFiller() {
+			t.writtenPhys = last.PhysicalOffset
+		}
 		q.table.unwritten.Add((t.written - to) * UnitSize)
 		t.written = to
 	}
+	t.waited = 0
 	if t.written > from {
 		t.idle = 0
 	} else {
@@ -475,15 +504,18 @@ func (q *ConsumeQueue) writeBack(idlePasses int) (active bool, err error) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if t.idle > idlePasses && t.written == q.max.Load() {
+	if int(t.idle) > idlePasses && t.written == q.max.Load() {
 		q.tail.Store(nil)
+		q.table.letGo(t.head, nil)
 		return false, nil
 	}
 	// Readers at the tail keep at least chunkUnits entries.
+	old := t.head
 	for next := t.head.next.Load(); next != nil && next.first <= min(t.written, q.max.Load()-chunkUnits); next = t.head.next.Load() {
 		next.prev.Store(nil)
 		t.head = next
 	}
+	q.table.letGo(old, t.head)
 	return true, nil
 }
 
@@ -492,6 +524,7 @@ func (q *ConsumeQueue) dropTail(t *queueTail) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.table.unwritten.Add((t.written - q.max.Load()) * UnitSize)
+	q.table.letGo(t.head, nil)
 	q.tail.Store(nil)
 }
 

@@ -317,6 +317,7 @@ func TestMissingFileIsDamage(t *testing.T) {
 	fsys := faultfs.New()
 	table := openTable(t, fsys, "/s")
 	appendRange(mustQueue(t, table, "T", 0), 0, 120)
+	require.NoError(t, table.WriteBack())
 	require.NoError(t, table.SaveSnapshot(12000, CheckpointFields{PhysicMsgTimestamp: 1}))
 	require.NoError(t, fsys.Remove("/s/consumequeue/T/0/00000000000000001000"))
 	var told int64 = -1

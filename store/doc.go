@@ -6,7 +6,7 @@
 //	  consumequeue/T/Q/     entries of queue Q of topic T, 20 bytes a message, Java's format
 //	  index/                key index, Java's format
 //	  checkpoint            how far queues and index are on disk, Java's format
-//	  queues.snapshot       the ends of all queues at that checkpoint: a start opens no queue file
+//	  queues.snapshot       the ends of all queues at that checkpoint, and their entries that are in no file yet: a start opens no queue file
 //	  quarantine/           damaged parts of the log that recovery set aside
 //	  abort, lock           present while a broker runs
 //

@@ -23,10 +23,35 @@ type indexer struct {
 // maxCatchUp bounds what a query indexes before it looks, in bytes of the log: behind a rebuild it does not wait.
 const maxCatchUp = 64 << 20
 
-const indexEvery = 50 * time.Millisecond
+// How often the indexer looks: the first time while there is something, twice as long after each look that found nothing, up to the second. An idle
+// broker must not wake twenty times a second for its index; what begins after a rest waits little more than a second.
+const (
+	indexEvery = 50 * time.Millisecond
+	indexRest  = time.Second
+)
 
 func (x *indexer) run(ctx context.Context, s *Store) {
-	every(ctx, indexEvery, func() { x.follow(s, s.Dispatched()) })
+	rest := indexEvery
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		if end := s.Dispatched(); end > x.at.Load() {
+			x.follow(s, end)
+			rest = indexEvery
+		} else {
+			rest = min(2*rest, indexRest)
+		}
+		if rest == indexRest {
+			timer.Reset(untilNext(rest))
+		} else {
+			timer.Reset(rest)
+		}
+	}
 }
 
 // catchUp indexes what was dispatched before a query.
@@ -41,27 +66,62 @@ func (x *indexer) follow(s *Store, end int64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	at := max(x.at.Load(), s.log.MinOffset())
-	var r message.Record
 	for at < end {
-		raw, next, err := s.log.ReadNext(at, x.buf)
-		if err != nil {
-			s.opt.Logger.Error("the index stands still: the commit log cannot be read", "offset", at, "err", err)
-			return
+		next, err := x.followRun(s, at, end)
+		if err == nil && next == at {
+			next, err = x.followOne(s, at)
 		}
-		x.buf = raw[:0]
-		if len(raw) > 0 && message.Decode(raw, &r) == nil {
-			if err := s.indexRecord(&r); err != nil {
-				s.opt.Logger.Error("the index stands still", "offset", at, "err", err)
-				return
-			}
-			x.storeTime.Store(r.StoreTimestamp)
+		if err != nil {
+			s.opt.Logger.Error("the index stands still", "offset", at, "err", err)
+			return
 		}
 		at = next
 		x.at.Store(at)
 	}
-	if cap(x.buf) > 64<<10 {
+	if cap(x.buf) > indexRun {
 		x.buf = nil
 	}
+}
+
+// indexRun is how much of the log is read at a time: reading each record by itself took half of the indexer's time.
+const indexRun = 64 << 10
+
+// followRun indexes the whole records of one run, and answers where it stopped: at the first that is not whole in it, or is none.
+func (x *indexer) followRun(s *Store, at, end int64) (int64, error) {
+	if cap(x.buf) < indexRun {
+		x.buf = make([]byte, indexRun)
+	}
+	b := x.buf[:min(indexRun, end-at, s.log.ToSegmentEnd(at))]
+	if err := s.log.ReadWait(b, at); err != nil {
+		return at, err
+	}
+	var r message.Record
+	for len(b) > 0 && message.Decode(b, &r) == nil && r.PhysicalOffset == at {
+		if err := s.indexRecord(&r); err != nil {
+			return at, err
+		}
+		x.storeTime.Store(r.StoreTimestamp)
+		b, at = b[r.Size:], at+int64(r.Size)
+		x.at.Store(at)
+	}
+	return at, nil
+}
+
+// followOne goes on where a run could not: a record that is larger, the end of a segment, damage.
+func (x *indexer) followOne(s *Store, at int64) (int64, error) {
+	raw, next, err := s.log.ReadNext(at, x.buf)
+	if err != nil {
+		return at, err
+	}
+	x.buf = raw[:0]
+	var r message.Record
+	if len(raw) > 0 && message.Decode(raw, &r) == nil {
+		if err := s.indexRecord(&r); err != nil {
+			return at, err
+		}
+		x.storeTime.Store(r.StoreTimestamp)
+	}
+	return next, nil
 }
 
 func (s *Store) indexRecord(r *message.Record) error {

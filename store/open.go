@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/ringmq/ringmq/commitlog"
+	"github.com/ringmq/ringmq/ioengine"
 	"github.com/ringmq/ringmq/message"
 )
 
@@ -17,7 +18,7 @@ import (
 //	no snapshot, crash         the log is read from the start of the newest segment that the checkpoint covers.
 //	no snapshot, no checkpoint the whole log is read.
 //
-// A checkpoint comes every 10 s or 256 MiB of log, so a start after a crash reads that much and not what is stored.
+// A checkpoint comes every 10 s or 64 MiB of log, so a start after a crash reads that much and not what is stored.
 
 // Open opens the store in o.Root, made if it is not there.
 func Open(o Options) (*Store, error) {
@@ -44,6 +45,9 @@ func Open(o Options) (*Store, error) {
 	}
 	return s, nil
 }
+
+// tailName is the file in the store's root that keeps the end of the log where the engine does not store into the segments at once.
+const tailName = "ringmq-tail"
 
 func (s *Store) openDerived() error {
 	o := &s.opt
@@ -139,7 +143,10 @@ func (s *Store) openLog() error {
 	}
 	o := &s.opt
 	lo := commitlog.Options{FS: o.FS, Dir: o.CommitLogDir, SegmentSize: o.SegmentSize, FlushEvery: o.FlushEvery, Window: o.Window,
-		Logger: o.Logger, OnFlushed: o.OnFlushed, OnFail: o.OnFail}
+		EngineOptions: o.Engine, Logger: o.Logger, OnFlushed: o.OnFlushed, OnFail: o.OnFail}
+	if o.FS == ioengine.OS() {
+		lo.TailFile = filepath.Join(o.Root, tailName)
+	}
 	if !snapshot && !s.run.Clean() {
 		// A Java broker's checkpoint tells a covered offset, not where a record starts: segments do start with one.
 		from = commitlog.AlignToSegment(&lo, from)
@@ -160,6 +167,7 @@ func (s *Store) openLog() error {
 	}
 	s.log, s.recovery = log, rep
 	s.dispatch.at.Store(rep.End)
+	s.beginCheckpoints(rep)
 	if s.mayPointBeyond(rep) {
 		if err := s.queues.TruncateBeyond(rep.End); err != nil {
 			return errors.Join(err, log.Close())
@@ -183,6 +191,14 @@ func (s *Store) openLog() error {
 	o.Logger.Info("commit log is open", "from", rep.From, "end", rep.End, "recordsRead", rep.Records, "quarantined", len(rep.Quarantined),
 		"tornBytes", rep.TornBytes, "cleanStop", s.run.Clean())
 	return nil
+}
+
+// beginCheckpoints counts the time to the next checkpoint from now, and the bytes from what recovery read.
+func (s *Store) beginCheckpoints(rep *commitlog.Report) {
+	now := s.opt.Now()
+	fields, _ := s.checkpoint.Load()
+	from := min(rep.From, rep.End)
+	s.last = lastCheckpoint{at: from, indexAt: from, begun: now, indexRun: now, indexTime: fields.IndexMsgTimestamp}
 }
 
 // mayPointBeyond tells whether a queue may hold entries of records that are not in the log. A machine that lost power may have kept entries

@@ -121,6 +121,11 @@ func (s *Store) AppendBatch(p *Put, q *ConsumeQueue, now int64) error {
 	if cap(p.batch) > maxKeptBatch {
 		p.batch, p.offsets = nil, nil
 	}
+	// The draft is given back as it came: an append that was refused for the moment is tried again with it.
+	whole := p.Draft
+	defer func() {
+		p.Draft.Body, p.Draft.BodyCRC, p.Draft.Properties, p.Draft.Flag, p.Draft.Extra = whole.Body, whole.BodyCRC, whole.Properties, whole.Flag, whole.Extra
+	}()
 	body := p.Draft.Body
 	p.batch = p.batch[:0]
 	p.Draft.Extra = nil

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strconv"
 	"sync"
@@ -75,31 +76,29 @@ func (t *QueueTable) findQueues(found []*ConsumeQueue, topic string) ([]*Consume
 	return found, nil
 }
 
-// inParallel does work for each queue on a few goroutines; the first error ends it.
-func inParallel(ctx context.Context, queues []*ConsumeQueue, work func(q *ConsumeQueue) error) error {
-	const step = 64
+// inParallel does work for each item, a queue or a file, on a few goroutines; the first error ends it.
+func inParallel[T any](ctx context.Context, items []T, work func(item T) error) error {
+	step := min(64, 1+len(items)/64)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	chunks := make(chan []*ConsumeQueue)
+	chunks := make(chan []T)
 	var wg sync.WaitGroup
-	for range min(2*runtime.GOMAXPROCS(0), 16) {
+	for range min(8*runtime.GOMAXPROCS(0), 16, len(items)) {
 		wg.Go(func() {
 			for chunk := range chunks {
-				for _, q := range chunk {
+				for _, item := range chunk {
 					if ctx.Err() != nil {
 						break
 					}
-					if err := work(q); err != nil {
+					if err := work(item); err != nil {
 						cancel(err)
 					}
 				}
 			}
 		})
 	}
-	for len(queues) > 0 {
-		n := min(step, len(queues))
-		chunks <- queues[:n]
-		queues = queues[n:]
+	for chunk := range slices.Chunk(items, step) {
+		chunks <- chunk
 	}
 	close(chunks)
 	wg.Wait()
@@ -221,9 +220,6 @@ func (t *QueueTable) TruncateBeyond(phys int64) error {
 // CutFrom is TruncateBeyond for entries that the log is about to be read for again: units behind the queues' ends are left to be
 // overwritten.
 func (t *QueueTable) CutFrom(phys int64) error {
-	if err := t.WriteBack(); err != nil {
-		return err
-	}
 	var cut []*ConsumeQueue
 	t.All(func(q *ConsumeQueue) {
 		if last := q.lastPhys.Load(); q.Max() > q.Min() && (last < 0 || last >= phys) {
@@ -234,6 +230,9 @@ func (t *QueueTable) CutFrom(phys int64) error {
 }
 
 func (q *ConsumeQueue) truncateBeyond(phys int64) error {
+	if err := q.writeOut(); err != nil {
+		return fmt.Errorf("truncate consume queue %s-%d: %w", q.Topic, q.QueueID, err)
+	}
 	// The end of the log may be what phys says already; entries behind it must be seen here and not count as damage.
 	end, last := q.min.Load(), Entry{}
 	err := q.rawSearch(func(at int64, e Entry) bool {
@@ -246,15 +245,20 @@ func (q *ConsumeQueue) truncateBeyond(phys int64) error {
 	if err != nil {
 		return fmt.Errorf("truncate consume queue %s-%d: %w", q.Topic, q.QueueID, err)
 	}
-	q.mu.Lock()
-	q.tail.Store(nil)
 	q.max.Store(end)
 	q.Next = end
-	q.mu.Unlock()
 	if q.lastPhys.Store(-1); last.Size > 0 {
 		q.lastPhys.Store(last.PhysicalOffset)
 	}
 	return nil
+}
+
+// writeOut puts all entries into the files and keeps none in memory.
+func (q *ConsumeQueue) writeOut() error {
+	q.table.writeMu.Lock()
+	defer q.table.writeMu.Unlock()
+	_, err := q.writeBack(dropNow)
+	return err
 }
 
 // rawSearch is search without the checks: the first message for which before is false ends the part that stays. Units

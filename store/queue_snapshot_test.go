@@ -90,8 +90,14 @@ func FuzzSnapshot(f *testing.F) {
 		mustQueue(f, table, "U", i)
 	}
 	stamps := [2]CheckpointFields{{PhysicMsgTimestamp: 1}, {ConfirmPhyOffset: 9}}
-	f.Add(appendSnapshot(nil, testUnits, 77, stamps, table.bounds()))
-	f.Add(appendSnapshot(nil, testUnits, 0, stamps, nil))
+	require.NoError(f, table.WriteBack())
+	appendRange(mustQueue(f, table, "T", 5), 10, 40)
+	table.stamp = stamps[0]
+	require.NoError(f, table.SaveSnapshot(77, stamps[1]))
+	saved, err := fsys.ReadFile("/s/" + snapshotName)
+	require.NoError(f, err)
+	f.Add(saved)
+	f.Add(encodeSnapshot(&snapshot{fileUnits: testUnits, stamps: stamps}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) >= 4 {
 			binary.BigEndian.PutUint32(b[len(b)-4:], crc32.Checksum(b[:len(b)-4], castagnoli))
@@ -100,7 +106,7 @@ func FuzzSnapshot(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := decodeSnapshot(appendSnapshot(nil, s.fileUnits, s.logOffset, s.stamps, s.topics))
+		again, err := decodeSnapshot(encodeSnapshot(&s))
 		require.NoError(t, err)
 		require.Equal(t, s, again)
 		table := openTable(t, faultfs.New(), "/s")
@@ -108,4 +114,20 @@ func FuzzSnapshot(f *testing.F) {
 			table.All(func(*ConsumeQueue) { t.Fatal("refused, but not empty") })
 		}
 	})
+}
+
+// encodeSnapshot writes a snapshot as it was decoded.
+func encodeSnapshot(s *snapshot) []byte {
+	var w snapshotWriter
+	w.header(s.fileUnits, s.logOffset, s.stamps)
+	for _, tb := range s.topics {
+		w.topic(tb.name, len(tb.queues))
+		for i := range tb.queues {
+			q := &tb.queues[i]
+			w.queue(q, int64(len(q.tail)/UnitSize))
+			w.units(q.tail)
+		}
+	}
+	_ = w.end()
+	return w.buf
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ringmq/ringmq/ioengine"
 )
@@ -20,8 +21,11 @@ import (
 // maxFileUnits keeps a file below 2 GiB, as the original's mapping does.
 const maxFileUnits = math.MaxInt32 / UnitSize
 
-// defaultUnwritten is QueueTableOptions.MaxUnwritten by default.
-const defaultUnwritten = 64 << 20
+// Defaults of QueueTableOptions.MaxUnwritten and MaxHeld.
+const (
+	defaultUnwritten = 64 << 20
+	defaultHeld      = 48 << 20
+)
 
 // MaxQueueID is the largest queue id a topic can have.
 const MaxQueueID = 65535
@@ -37,6 +41,11 @@ type QueueTableOptions struct {
 	MaxOpenFiles int
 	// MaxUnwritten bounds the bytes of entries that wait for WriteBack; past it Append writes itself. Default 64 MiB.
 	MaxUnwritten int64
+	// MaxHeld is how many bytes of entries are held in memory, written or not, before WriteBackDue writes what is not due and lets go;
+	// default 48 MiB.
+	MaxHeld int64
+	// MaxPass bounds the time that a pass of WriteBackDue takes over what can wait; default 250 ms.
+	MaxPass time.Duration
 	// IdlePasses is after how many passes of WriteBack without a new entry a queue gives its memory back; default 64.
 	IdlePasses int
 	// MaxTopics bounds how many topics there can be; 0 = no bound.
@@ -55,6 +64,8 @@ type QueueTable struct {
 	log          *slog.Logger
 	fileUnits    int64
 	maxUnwritten int64
+	maxHeld      int64
+	maxPass      time.Duration
 	idlePasses   int
 	maxTopics    int
 	logEnd       func() int64
@@ -66,11 +77,16 @@ type QueueTable struct {
 	topics   [topicShards]atomic.Pointer[map[string]*topicQueues]
 	createMu sync.Mutex
 	count    int // topics there are; belongs to createMu
+	// lookup has the same queues, for Get. A queue enters it first: whoever found it in topics may append to it at once, and the dispatcher must
+	// know it by then, or it would drop the record. It leaves it last.
+	lookup queueLookup
 
 	// unwritten is the bytes of entries that are in no file yet. relieveAt is where Append writes them itself; it
 	// moves up when that fails, so that not every message tries again.
 	unwritten atomic.Int64
 	relieveAt atomic.Int64
+	// held is the bytes of the chunks of all tails. Invariant: unwritten <= held.
+	held atomic.Int64
 
 	// writeMu is held by whoever writes queue files, across I/O. It comes before every other lock here.
 	writeMu sync.Mutex
@@ -91,7 +107,8 @@ type QueueTable struct {
 	stop       context.CancelFunc
 	removed    atomic.Int64 // numbers the folders of deleted topics
 
-	snapshotMu sync.Mutex
+	snapshotBytes atomic.Int64 // size of the latest snapshot
+	snapshotMu    sync.Mutex
 	// stamp is the checkpoint that the store has on disk as far as is known here; belongs to snapshotMu.
 	stamp CheckpointFields
 }
@@ -112,7 +129,7 @@ func NewQueueTable(o QueueTableOptions) (*QueueTable, error) {
 	}
 	t := &QueueTable{
 		fs: o.FS, root: o.Root, dir: filepath.Join(o.Root, "consumequeue"), log: o.Logger, fileUnits: int64(o.FileUnits), maxUnwritten: o.MaxUnwritten,
-		idlePasses: o.IdlePasses, maxTopics: o.MaxTopics, logEnd: o.LogEnd, onDamage: o.OnDamage,
+		maxHeld: o.MaxHeld, maxPass: o.MaxPass, idlePasses: o.IdlePasses, maxTopics: o.MaxTopics, logEnd: o.LogEnd, onDamage: o.OnDamage,
 		seed: maphash.MakeSeed(), dirty: map[fileKey]struct{}{}, created: map[*ConsumeQueue]struct{}{},
 	}
 	if t.log == nil {
@@ -123,6 +140,12 @@ func NewQueueTable(o QueueTableOptions) (*QueueTable, error) {
 	}
 	if t.maxUnwritten <= 0 {
 		t.maxUnwritten = defaultUnwritten
+	}
+	if t.maxHeld <= 0 {
+		t.maxHeld = defaultHeld
+	}
+	if t.maxPass <= 0 {
+		t.maxPass = 250 * time.Millisecond
 	}
 	if t.idlePasses <= 0 {
 		t.idlePasses = 64
@@ -139,17 +162,13 @@ func NewQueueTable(o QueueTableOptions) (*QueueTable, error) {
 	for i := range t.topics {
 		t.topics[i].Store(&map[string]*topicQueues{})
 	}
+	t.lookup.init(t.seed, 0)
 	return t, nil
 }
 
 // Get answers the queue, or nil when there is none. Nothing is allocated or locked.
 func (t *QueueTable) Get(topic []byte, queueID int32) *ConsumeQueue {
-	shard := *t.topics[maphash.Bytes(t.seed, topic)%topicShards].Load()
-	tq := shard[string(topic)]
-	if tq == nil {
-		return nil
-	}
-	return findQueue(*tq.queues.Load(), queueID)
+	return t.lookup.get(topic, queueID)
 }
 
 // findQueue looks at index queueID first, where it stands unless ids below are missing.
@@ -214,6 +233,7 @@ func (t *QueueTable) queueLocked(tq *topicQueues, queueID int32) *ConsumeQueue {
 	q := t.newQueue(tq.name, queueID)
 	grown := make([]*ConsumeQueue, 0, len(old)+1)
 	grown = append(append(append(grown, old[:at]...), q), old[at:]...)
+	t.lookup.putLocked(q, t.All)
 	tq.queues.Store(&grown)
 	return q
 }
@@ -286,6 +306,7 @@ func (t *QueueTable) renew(q *ConsumeQueue) (*ConsumeQueue, error) {
 	queues := slices.Clone(*tq.queues.Load())
 	queues[slices.Index(queues, q)] = fresh
 	q.state.Or(queueDeleted)
+	t.lookup.putLocked(fresh, t.All)
 	tq.queues.Store(&queues)
 	t.log.Info("consume queue began anew: its topic was deleted and made again before the last run ended", "topic", q.Topic, "queueId", q.QueueID)
 	return fresh, nil
@@ -321,6 +342,7 @@ func (t *QueueTable) takeOut(topic string) {
 	t.count--
 	for _, q := range *tq.queues.Load() {
 		q.state.Or(queueDeleted)
+		t.lookup.removeLocked(q)
 	}
 }
 
@@ -411,5 +433,16 @@ func (t *QueueTable) install(topics []topicBounds) error {
 		t.topics[i].Store(&shards[i])
 	}
 	t.count = len(topics)
+	t.lookup.growLocked(t.All)
+	for i := range topics {
+		t.installTails(&topics[i])
+	}
 	return nil
+}
+
+func (t *QueueTable) installTails(tb *topicBounds) {
+	shard := *t.topics[maphash.String(t.seed, tb.name)%topicShards].Load()
+	for i, q := range *shard[tb.name].queues.Load() {
+		q.installTail(tb.queues[i].tail, tb.queues[i].max)
+	}
 }

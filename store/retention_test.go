@@ -103,7 +103,7 @@ func TestRetentionWhenAsked(t *testing.T) {
 // use makes the used share of the disk what is given.
 func use(t *testing.T, fsys *faultfs.FS, share float64) {
 	t.Helper()
-	<-time.After(2 * writeBackEvery) // queue entries take space, too
+	<-time.After((duePasses + 2) * writeBackEvery) // queue entries take space, too, and are written late
 	free, total, err := fsys.Usage("store")
 	require.NoError(t, err)
 	fsys.SetCapacity(int64(float64(total-free) / share))

@@ -28,6 +28,9 @@ func storeWith(t *testing.T, n int, clean bool) (fsys *faultfs.FS, all []sent) {
 		p := &producer{s: s}
 		for i := range n {
 			p.send(t, 200)
+			if i == n/4 {
+				require.NoError(t, s.queues.WriteBack()) // the rest of the checkpoint's entries is in the snapshot
+			}
 			if i == n/2 {
 				indexed(s)
 				require.NoError(t, s.Checkpoint())

@@ -29,7 +29,9 @@ type Options struct {
 	FlushEvery     time.Duration
 	Window         time.Duration
 	AppendCRC      bool // enabledAppendPropCRC
-	StoreHost      message.Host
+	// Engine says how records reach the log's files; its TailFile is set by Open.
+	Engine    commitlog.EngineOptions
+	StoreHost message.Host
 	// DelayLevels are the delays of messageDelayLevel, level 1 first.
 	DelayLevels []time.Duration
 	Retention   Retention
@@ -64,7 +66,7 @@ func (o *Options) setDefaults() {
 		o.CheckpointEvery = 10 * time.Second
 	}
 	if o.CheckpointBytes == 0 {
-		o.CheckpointBytes = 256 << 20
+		o.CheckpointBytes = 64 << 20
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -104,8 +106,9 @@ type Store struct {
 	damagedMu sync.Mutex
 	damaged   []damagedQueue
 	opened    bool
-	// checkpointMu: one checkpoint at a time.
+	// checkpointMu: one checkpoint at a time; it guards last.
 	checkpointMu sync.Mutex
+	last         lastCheckpoint
 }
 
 // Log is the commit log.
@@ -136,56 +139,90 @@ func (s *Store) goLabelled(ctx context.Context, name string, run func(ctx contex
 	})
 }
 
-// every calls work until ctx ends, with d between.
+// every calls work until ctx ends, with about d between.
 func every(ctx context.Context, d time.Duration, work func()) {
-	tick := time.NewTicker(d)
-	defer tick.Stop()
+	timer := time.NewTimer(untilNext(d))
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 			work()
+			timer.Reset(untilNext(d))
 		}
 	}
 }
 
-// writeBackEvery is how often queue entries leave the process, so that a kill -9 has little to read again.
+// untilNext is the time to the next multiple of d. What is done every second is done at the same moment, by whatever goroutine: an idle
+// process wakes once for all of it, and each wake costs a few switches of threads.
+func untilNext(d time.Duration) time.Duration {
+	wait := d - time.Duration(time.Now().UnixNano())%d
+	if wait < d/4 {
+		wait += d // a timer that came a moment early must not count twice
+	}
+	return wait
+}
+
+// writeBackEvery is how often the queues that are due are written.
 const writeBackEvery = time.Second
 
-// maintain writes queue entries out every second and makes checkpoints.
+// maintain writes queue entries out every second and makes checkpoints, so that a kill -9 has little to read again.
 func (s *Store) maintain(ctx context.Context) {
-	last := s.opt.Now()
-	lastAt := s.Dispatched()
 	every(ctx, writeBackEvery, func() {
 		if s.log.Err() != nil && !errors.Is(s.log.Err(), commitlog.ErrDiskFull) {
 			return
 		}
-		if err := s.queues.WriteBack(); err != nil {
+		if err := s.queues.WriteBackDue(); err != nil {
 			s.opt.Logger.Error("queue entries stay in memory", "err", err)
 			return
 		}
-		now, at := s.opt.Now(), s.Dispatched()
-		if at == lastAt || at-lastAt < s.opt.CheckpointBytes && now.Sub(last).Abs() < s.opt.CheckpointEvery {
-			return
+		if due, withIndex := s.checkpointDue(); due {
+			if err := s.makeCheckpoint(withIndex); err != nil {
+				s.opt.Logger.Error("no checkpoint: a start after a crash will take longer", "err", err)
+			}
 		}
-		if err := s.Checkpoint(); err != nil {
-			s.opt.Logger.Error("no checkpoint: a start after a crash will take longer", "err", err)
-			return
-		}
-		last, lastAt = now, at
 	})
+}
+
+// lastCheckpoint is what the latest checkpoint covers. Belongs to Store.checkpointMu.
+type lastCheckpoint struct {
+	at, indexAt     int64     // log offsets dispatched when it was begun, and when the latest one with the index was
+	begun, indexRun time.Time // and when that was
+	indexTime       int64     // its IndexMsgTimestamp
+}
+
+const (
+	// indexShare: the index is flushed once in so many checkpoints, if not by time. Keys are scattered over all of its slots, 20 MB, so a flush
+	// writes them all; and a start does not wait for the index.
+	indexShare = 4
+	// snapshotShare: a snapshot of 100,000 queues may have tens of MiB and is not written before so many times its size have come.
+	snapshotShare = 8
+)
+
+// checkpointDue tells whether it is time for a checkpoint, and for one with the index.
+func (s *Store) checkpointDue() (due, withIndex bool) {
+	s.checkpointMu.Lock()
+	defer s.checkpointMu.Unlock()
+	last, now, at := &s.last, s.opt.Now(), s.Dispatched()
+	step := max(s.opt.CheckpointBytes, snapshotShare*s.queues.SnapshotBytes())
+	late := func(since time.Time) bool { return now.Sub(since).Abs() >= s.opt.CheckpointEvery }
+	withIndex = at > last.indexAt && (at-last.indexAt >= indexShare*step || late(last.indexRun))
+	return withIndex || at > last.at && (at-last.at >= step || late(last.begun)), withIndex
 }
 
 // flushLimit bounds the wait for the log in a checkpoint.
 const flushLimit = 30 * time.Second
 
 // Checkpoint makes everything up to some log offset durable, log first, and notes the offset: a start reads the log from there.
-func (s *Store) Checkpoint() error {
+func (s *Store) Checkpoint() error { return s.makeCheckpoint(true) }
+
+func (s *Store) makeCheckpoint(withIndex bool) error {
 	s.checkpointMu.Lock()
 	defer s.checkpointMu.Unlock()
 	// The clock before the offset: what lies behind it was stored later, and a Java broker that goes by the times reads it again.
-	now := s.opt.Now().UnixMilli()
+	begun := s.opt.Now()
+	now := begun.UnixMilli()
 	at := s.Dispatched()
 	ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
 	defer cancel()
@@ -193,18 +230,36 @@ func (s *Store) Checkpoint() error {
 		return err
 	}
 	c := CheckpointFields{PhysicMsgTimestamp: now, LogicsMsgTimestamp: now, IndexMsgTimestamp: now, MasterFlushedOffset: 0,
-		ConfirmPhyOffset: at, LogicsPhysicalOffset: at}
-	if s.index != nil {
-		if err := s.index.Flush(); err != nil {
+		ConfirmPhyOffset: at, LogicsPhysicalOffset: s.queues.InFiles(at)}
+	if inFiles := c.LogicsPhysicalOffset; inFiles < at {
+		// What lies behind is in the snapshot, which a Java broker does not know: it is to read the log from there again.
+		oldest, err := s.StoreTime(Entry{PhysicalOffset: inFiles})
+		if err != nil {
 			return err
 		}
-		c.IndexMsgTimestamp = s.indexer.storeTime.Load()
+		c.LogicsMsgTimestamp = min(now, oldest)
+	}
+	if s.index != nil {
+		if withIndex {
+			if err := s.index.Flush(); err != nil {
+				return err
+			}
+			s.last.indexTime = s.indexer.storeTime.Load()
+		}
+		c.IndexMsgTimestamp = s.last.indexTime
 	}
 	// The snapshot first: it names the checkpoint that follows as well as the one before, so a kill between the two leaves it valid.
 	if err := s.queues.SaveSnapshot(at, c); err != nil {
 		return err
 	}
-	return s.checkpoint.Save(c)
+	if err := s.checkpoint.Save(c); err != nil {
+		return err
+	}
+	s.last.at, s.last.begun = at, begun
+	if withIndex {
+		s.last.indexAt, s.last.indexRun = at, begun
+	}
+	return nil
 }
 
 // Close stops the followers, makes a checkpoint and closes the files. Nothing may be appended any more.
@@ -218,7 +273,8 @@ func (s *Store) Close() error {
 	}
 	clean := s.log.Err() == nil || errors.Is(s.log.Err(), commitlog.ErrDiskFull)
 	if clean {
-		errs = append(errs, s.Checkpoint())
+		// Here all entries go into their files: whoever takes the store over after a stop in order reads no snapshot of ours.
+		errs = append(errs, s.queues.WriteBack(), s.Checkpoint())
 	}
 	errs = append(errs, s.log.Close(), s.queues.Close())
 	if s.index != nil {

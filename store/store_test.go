@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/ringmq/ringmq/commitlog"
 	"github.com/ringmq/ringmq/ioengine"
+	"github.com/ringmq/ringmq/ioengine/faultfs"
 	"github.com/ringmq/ringmq/message"
 )
 
@@ -24,8 +26,23 @@ func testOptions(fsys ioengine.FS, root string) Options {
 		IndexEnable: true, AppendCRC: true, FlushEvery: time.Hour, Window: 2 * time.Hour, CheckpointEvery: time.Hour, BootID: "first boot"}
 }
 
+// underTest applies RINGMQ_TEST_IO_ENGINE, with which make test-engines runs these tests for each engine: to real files, because what a killed
+// process leaves in its tail file is no file of the double.
+func underTest(o *Options) {
+	name := os.Getenv("RINGMQ_TEST_IO_ENGINE")
+	if name == "" || o.FS != ioengine.OS() {
+		return
+	}
+	kind, err := ioengine.ParseEngine(name)
+	if err != nil {
+		panic(err)
+	}
+	o.Engine.Engine, o.Engine.TailSize = kind, 32<<20
+}
+
 func openStore(t testing.TB, o Options) *Store {
 	t.Helper()
+	underTest(&o)
 	s, err := Open(o)
 	require.NoError(t, err)
 	return s
@@ -158,6 +175,24 @@ func batchBody(n, size int) (b []byte) {
 		b = append(append(b, body...), 0, 0)
 	}
 	return b
+}
+
+// Whoever was refused for the moment tries again with the same draft.
+func TestBatchCanBeTriedAgain(t *testing.T) {
+	s := openStore(t, testOptions(faultfs.New(), "store"))
+	defer s.Close()
+	q, err := s.EnsureQueue("T", 0)
+	require.NoError(t, err)
+	p := Put{Draft: message.Draft{Topic: []byte("T"), Body: batchBody(3, 20)}}
+	before := p.Draft
+	for n := range int64(3) {
+		require.NoError(t, s.AppendBatch(&p, q, 1))
+		require.Equal(t, before.Body, p.Draft.Body)
+		require.Equal(t, 3*n, p.QueueOffset)
+		require.Len(t, p.BatchOffsets(), 3)
+	}
+	s.Dispatch()
+	require.EqualValues(t, 9, q.Max())
 }
 
 func TestAppendAllocatesNothing(t *testing.T) {

@@ -61,14 +61,19 @@ func (o *options) javaCommands(dir, conf string, options []string) (names, broke
 
 // fetchJava gets Apache RocketMQ from Maven Central, unless the folder has it.
 func (o *options) fetchJava(ctx context.Context) error {
-	if found, _ := filepath.Glob(filepath.Join(o.java, "rocketmq-broker-"+javaVersion+".jar")); len(found) > 0 {
+	return o.fetchJars(ctx, "Apache RocketMQ "+javaVersion, o.java, "rocketmq-broker-"+javaVersion+".jar", "benchmarks/java/pom.xml")
+}
+
+// fetchJars gets what a pom names into a folder, unless it has the jar that everything is about.
+func (o *options) fetchJars(ctx context.Context, what, dir, jar, pom string) error {
+	if _, err := os.Stat(filepath.Join(dir, jar)); err == nil {
 		return nil
 	}
-	_, _ = fmt.Fprintln(o.out, "fetching Apache RocketMQ", javaVersion, "with Maven")
-	cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "-f", "benchmarks/java/pom.xml", "dependency:copy-dependencies", "-DoutputDirectory="+o.java)
+	_, _ = fmt.Fprintln(o.out, "fetching", what, "with Maven")
+	cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "-f", pom, "dependency:copy-dependencies", "-DoutputDirectory="+dir)
 	cmd.Stdout, cmd.Stderr = o.out, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("mvn: %w (or give a folder that has the jars with --java-lib)", err)
+		return fmt.Errorf("mvn: %w (or give a folder that has the jars, or leave it out of --peers)", err)
 	}
 	return nil
 }

@@ -10,10 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -87,51 +85,66 @@ func (m machineState) since(before machineState, generator float64) machineUse {
 	return u
 }
 
-// diskProbe is what one commit costs on this disk, with nothing else on it: the control of the SYNC_FLUSH loads.
-type diskProbe struct {
-	Scenario string  `json:"scenario"`
-	Round    int     `json:"round"`
-	P50      float64 `json:"p50Millis"`
-	P99      float64 `json:"p99Millis"`
-}
-
-const probes = 200
-
-// probeDisk overwrites 4 KiB of a file and waits until the device has it, again and again. O_DSYNC makes each write a write and an
-// fdatasync.
-func probeDisk(dir string) (diskProbe, error) {
-	name := filepath.Join(dir, "probe")
-	if err := os.WriteFile(name, make([]byte, probes*4096), 0o644); err != nil {
-		return diskProbe{}, err
-	}
-	defer os.Remove(name)
-	file, err := os.OpenFile(name, os.O_RDWR|syscall.O_DSYNC, 0)
-	if err != nil {
-		return diskProbe{}, err
-	}
-	defer file.Close()
-	if err := file.Sync(); err != nil {
-		return diskProbe{}, err
-	}
-	block := bytes.Repeat([]byte{1}, 4096)
-	var took []float64
-	for i := range int64(probes) {
-		began := time.Now()
-		if _, err := file.WriteAt(block, i*4096); err != nil {
-			return diskProbe{}, err
-		}
-		took = append(took, time.Since(began).Seconds()*1e3)
-	}
-	slices.Sort(took)
-	return diskProbe{P50: took[probes/2], P99: took[probes*99/100]}, nil
-}
-
 // syncFiles writes the dirty pages of the file system back.
 func syncFiles(ctx context.Context, dir string) error {
 	if text, err := exec.CommandContext(ctx, "sync", "-f", dir).CombinedOutput(); err != nil {
 		return fmt.Errorf("sync -f: %w: %s", err, text)
 	}
 	return nil
+}
+
+// processUse is what a process has used since its start, all its threads together.
+type processUse struct {
+	at       time.Time
+	cpu      time.Duration // on a core, by the scheduler's own count
+	switches int64
+	threads  int
+}
+
+// readProcess reads /proc/PID/task. Threads that end between two readings take theirs with them.
+func readProcess(pid int) processUse {
+	u := processUse{at: time.Now()}
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	for _, task := range tasks {
+		text, err := os.ReadFile(filepath.Join(task, "schedstat"))
+		if err != nil {
+			continue
+		}
+		u.threads++
+		if fields := strings.Fields(string(text)); len(fields) > 0 {
+			nanos, _ := strconv.ParseInt(fields[0], 10, 64)
+			u.cpu += time.Duration(nanos)
+		}
+		status, _ := os.ReadFile(filepath.Join(task, "status"))
+		for line := range strings.Lines(string(status)) {
+			if name, value, _ := strings.Cut(line, ":"); strings.HasSuffix(name, "voluntary_ctxt_switches") {
+				n, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+				u.switches += n
+			}
+		}
+	}
+	return u
+}
+
+// syscallsOf counts the system calls of a process for some seconds; 0 where the kernel or perf does not let us.
+func syscallsOf(ctx context.Context, pid, seconds int) float64 {
+	text, err := exec.CommandContext(ctx, "perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter", "-p", strconv.Itoa(pid),
+		"--", "sleep", strconv.Itoa(seconds)).CombinedOutput()
+	if err != nil {
+		return 0
+	}
+	return parsePerfStat(string(text))
+}
+
+// parsePerfStat reads "1234,,raw_syscalls:sys_enter,..."; a count that could not be taken has no number there.
+func parsePerfStat(text string) float64 {
+	for line := range strings.Lines(text) {
+		if fields := strings.Split(line, ","); len(fields) > 2 && fields[2] == "raw_syscalls:sys_enter" {
+			n, _ := strconv.ParseFloat(fields[0], 64)
+			return n
+		}
+	}
+	return 0
 }
 
 // readStatus reads the sizes in /proc/PID/status, in bytes.
@@ -155,6 +168,16 @@ func output(ctx context.Context, name string, args ...string) string {
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
 	return line
+}
+
+// lastLine is the last line that a program says.
+func lastLine(ctx context.Context, name string, args ...string) string {
+	text, err := exec.CommandContext(ctx, name, args...).Output()
+	if err != nil {
+		return ""
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return lines[len(lines)-1]
 }
 
 // disk names the file system, the device and what the kernel knows about it.

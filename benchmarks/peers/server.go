@@ -12,38 +12,64 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
-	"github.com/ringmq/ringmq/client"
-	"github.com/ringmq/ringmq/remoting"
+	"github.com/ringmq/ringmq/perf"
 )
 
 const (
-	javaServer = "Java"
+	javaServer  = "java"
+	rustServer  = "rust"
+	natsServer  = "nats"
+	kafkaServer = "kafka"
+	ringServer  = "ringmq"
+	stubServer  = "control"
 	// lazyServer is Java without AlwaysPreTouch. It takes part in the starts only, to tell what that option is worth there.
-	lazyServer = "Java without AlwaysPreTouch"
-	ringServer = "ringmq"
-	stubServer = "control"
+	lazyServer = "java-lazy"
+	// bareServer is no server, but a program of ours that does the one thing that a scenario is about.
+	bareServer = "bare"
 )
 
 // serverNames are the servers in the order of the tables.
-var serverNames = []string{javaServer, ringServer, stubServer}
+var serverNames = []string{javaServer, rustServer, natsServer, kafkaServer, ringServer, stubServer}
 
-// server is one of the programs under load: a broker, for Java with its name server.
+// title is a server's name in tables.
+func title(name string) string {
+	switch name {
+	case javaServer:
+		return "Java"
+	case lazyServer:
+		return "Java without AlwaysPreTouch"
+	case rustServer:
+		return "RocketMQ Rust"
+	case natsServer:
+		return "NATS"
+	case kafkaServer:
+		return "Kafka"
+	case bareServer:
+		return "bare program"
+	}
+	return name
+}
+
+// server is one of the programs under load: a broker, for RocketMQ with its name server.
 type server struct {
-	name   string
-	addr   string // of the broker
-	broker *exec.Cmd
-	names  *exec.Cmd // Java's name server
-	dir    string
-	exited chan struct{} // closed when the broker has ended
+	name     string
+	addr     string // of the broker
+	protocol string // of perf
+	broker   *exec.Cmd
+	names    *exec.Cmd             // RocketMQ's name server
+	build    func(s *server) error // makes broker and names afresh
+	dir      string
+	exited   chan struct{} // closed when the broker has ended
 }
 
 func (s *server) pid() int { return s.broker.Process.Pid }
 
-// launch starts the server of that name with an empty store and does not wait for it.
-func (o *options) launch(name string, sync bool) (*server, error) {
+// launch starts the server of that name for a scenario, with an empty store, and does not wait for it.
+func (o *options) launch(name string, sc *scenario) (*server, error) {
 	dir, err := os.MkdirTemp(o.work, "store-")
 	if err != nil {
 		return nil, err
@@ -56,52 +82,103 @@ func (o *options) launch(name string, sync bool) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{name: name, dir: dir, addr: fmt.Sprintf("127.0.0.1:%d", port), exited: make(chan struct{})}
-	if err := s.commands(o, port, namesPort, sync); err != nil {
+	s := &server{name: name, dir: dir, addr: fmt.Sprintf("127.0.0.1:%d", port), protocol: "rocketmq"}
+	s.build = func(s *server) error { return s.commands(o, port, namesPort, sc) }
+	if err := s.start(); err != nil {
 		return nil, err
+	}
+	return s, nil
+}
+
+// start runs the server's commands, over the store that its folder has.
+func (s *server) start() error {
+	s.names, s.broker, s.exited = nil, nil, make(chan struct{})
+	if err := s.build(s); err != nil {
+		return err
 	}
 	for _, cmd := range []*exec.Cmd{s.names, s.broker} {
 		if cmd == nil {
 			continue
 		}
-		if err := begin(cmd, dir); err != nil {
+		if err := begin(cmd, s.dir); err != nil {
 			s.end(true)
-			return nil, fmt.Errorf("start %s: %w", name, err)
+			return fmt.Errorf("start %s: %w", title(s.name), err)
 		}
 	}
+	broker, exited := s.broker, s.exited
 	go func() {
-		_ = s.broker.Wait()
-		close(s.exited)
+		_ = broker.Wait()
+		close(exited)
 	}()
-	return s, nil
+	return nil
 }
 
-func (s *server) commands(o *options, port, namesPort int, sync bool) error {
-	conf := filepath.Join(s.dir, "broker.conf")
+// stopLimit is how long a server may take to stop in order.
+const stopLimit = 5 * time.Minute
+
+// restart ends the server by a signal and starts it again over its store. It tells how long it took to end, and when the new one
+// was started.
+func (s *server) restart(ctx context.Context, sig os.Signal) (stopped time.Duration, began time.Time, err error) {
+	told := time.Now()
+	s.signal(sig)
+	select {
+	case <-s.exited:
+	case <-ctx.Done():
+		return 0, began, ctx.Err()
+	case <-time.After(stopLimit):
+		return 0, began, fmt.Errorf("%s does not end within %v after %v", title(s.name), stopLimit, sig)
+	}
+	stopped = time.Since(told)
+	if s.names != nil {
+		_ = s.names.Wait()
+	}
+	began = time.Now()
+	return stopped, began, s.start()
+}
+
+func (s *server) commands(o *options, port, namesPort int, sc *scenario) error {
 	switch s.name {
 	case stubServer:
-		s.broker = exec.Command(o.ringmq, "perf", "stub", "--listen", s.addr)
+		args := []string{"perf", "stub", "--listen", s.addr}
+		if sc.fill != nil {
+			args = append(append(args, "--fill", filepath.Join(s.dir, "records")), sc.fill...)
+		}
+		s.broker = exec.Command(o.ringmq, args...)
 		return nil
+	case natsServer:
+		return s.natsCommand(o, port, sc)
+	case kafkaServer:
+		return s.kafkaCommand(o, port, namesPort, sc)
+	}
+	conf := filepath.Join(s.dir, "broker.conf")
+	switch s.name {
 	case javaServer:
 		s.names, s.broker = o.javaCommands(s.dir, conf, javaOptions(o.heap))
 	case lazyServer:
 		lazy := slices.DeleteFunc(javaOptions(o.heap), func(option string) bool { return option == preTouch })
 		s.names, s.broker = o.javaCommands(s.dir, conf, lazy)
+	case rustServer:
+		s.names, s.broker = o.rustCommands(s.dir, conf, namesPort)
 	default:
 		s.broker = exec.Command(o.ringmq, "standalone", "-c", conf, "--data", s.dir, "--namesrvPort", strconv.Itoa(namesPort), "--metricsListen=127.0.0.1:0")
 	}
-	err := os.WriteFile(conf, []byte(brokerConf(s.dir, port, namesPort, sync)), 0o644)
+	err := os.WriteFile(conf, []byte(brokerConf(s.dir, port, namesPort, sc)), 0o644)
 	return errors.Join(err, os.WriteFile(filepath.Join(s.dir, "namesrv.conf"), fmt.Appendf(nil, "listenPort=%d\n", namesPort), 0o644))
 }
 
-// brokerConf is the same for both brokers: the distribution's broker.conf, with ports and folders of our own. Everything that it does
-// not name is each one's default.
-func brokerConf(dir string, port, namesPort int, sync bool) string {
+// brokerConf is the same for all brokers of RocketMQ's kind: the distribution's broker.conf, with ports and folders of our own.
+// Everything that it does not name is each one's default.
+func brokerConf(dir string, port, namesPort int, sc *scenario) string {
 	flush := "ASYNC_FLUSH"
-	if sync {
+	if sc.sync {
 		flush = "SYNC_FLUSH"
 	}
 	store := filepath.Join(dir, "store")
+	conf := sc.conf
+	if sc.name != longName {
+		// However full the disk is of other things, nothing is deleted and nothing refused.
+		conf = append(slices.Clone(conf), "diskMaxUsedSpaceRatio=100", "diskSpaceCleanForciblyRatio=100", "diskSpaceWarningLevelRatio=100")
+	}
 	return fmt.Sprintf(`brokerClusterName=DefaultCluster
 brokerName=broker-a
 brokerId=0
@@ -115,7 +192,8 @@ haListenPort=%d
 namesrvAddr=127.0.0.1:%d
 storePathRootDir=%s
 storePathCommitLog=%s
-`, flush, port, port+1, namesPort, store, filepath.Join(store, "commitlog"))
+%s
+`, flush, port, port+1, namesPort, store, filepath.Join(store, "commitlog"), strings.Join(conf, "\n"))
 }
 
 // begin starts a command with its output in a file. Its process group is its own: an interrupt from the terminal comes to us, and
@@ -156,9 +234,12 @@ func portFree(port int) bool {
 	return true
 }
 
-// ready waits until a send succeeds, and tells when the port answered first.
+// startLimit is how long a server may take; on a busy machine a Java program needs most of it.
+const startLimit = 3 * time.Minute
+
+// ready waits until a send is acknowledged, and tells when the port answered first.
 func (s *server) ready(ctx context.Context) (answered time.Time, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	for {
 		err := s.trySend(ctx, &answered)
@@ -167,9 +248,9 @@ func (s *server) ready(ctx context.Context) (answered time.Time, err error) {
 		}
 		select {
 		case <-s.exited:
-			return answered, fmt.Errorf("%s ended by itself, see %s", s.name, filepath.Join(s.dir, "out.log"))
+			return answered, fmt.Errorf("%s ended by itself, see %s", title(s.name), filepath.Join(s.dir, "out.log"))
 		case <-ctx.Done():
-			return answered, fmt.Errorf("%s does not get ready: %w", s.name, err)
+			return answered, fmt.Errorf("%s does not get ready: %w", title(s.name), err)
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
@@ -177,26 +258,19 @@ func (s *server) ready(ctx context.Context) (answered time.Time, err error) {
 
 // trySend creates a topic and sends one message.
 func (s *server) trySend(ctx context.Context, answered *time.Time) error {
-	conn, err := client.Dial(ctx, s.addr, client.Options{})
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	if answered.IsZero() {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "tcp", s.addr)
+		if err != nil {
+			return err
+		}
+		_ = conn.Close()
 		*answered = time.Now()
 	}
-	_, err = conn.Call(ctx, client.Request{Code: remoting.ReqUpdateAndCreateTopic, Fields: map[string]string{
-		"topic": "first", "defaultTopic": "TBW102", "readQueueNums": "1", "writeQueueNums": "1", "perm": "6",
-		"topicFilterType": "SINGLE_TAG", "topicSysFlag": "0", "order": "false",
-	}})
-	if err != nil {
-		return err
-	}
-	_, err = conn.Call(ctx, client.Request{Code: remoting.ReqSendMessageV2, Body: []byte("first message"), Fields: map[string]string{
-		"a": "bench", "b": "first", "c": "TBW102", "d": "4", "e": "0", "f": "0", "g": strconv.FormatInt(time.Now().UnixMilli(), 10), "h": "0",
-		"i": "", "j": "0", "k": "false", "m": "false",
-	}})
-	return err
+	// A server that has just opened its port may leave a request without an answer.
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return perf.Ping(ctx, perf.Config{Brokers: []string{s.addr}, Protocol: s.protocol, Topic: "first"})
 }
 
 // signal reaches the processes of this server and no others.
@@ -212,7 +286,7 @@ func (s *server) signal(sig os.Signal) {
 // looked at.
 func (s *server) end(keep bool) {
 	s.signal(syscall.SIGKILL)
-	if s.broker.Process != nil {
+	if s.broker != nil && s.broker.Process != nil {
 		<-s.exited
 	}
 	if s.names != nil && s.names.Process != nil {

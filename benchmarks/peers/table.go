@@ -14,107 +14,22 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/ringmq/ringmq/perf"
 )
 
-// figure is one line of a scenario's table.
-type figure struct {
-	name   string
-	format func(v float64) string
-	of     func(r *perf.Report) float64
-	share  bool // a ratio of shares says nothing
-}
-
-func figures(sc *scenario) []figure {
-	list := []figure{
-		{name: "messages/s", format: decimals(0), of: rate},
-		{name: "server CPU, µs per message", format: decimals(2), of: cpu},
-		{name: "context switches per message", format: decimals(3), of: func(r *perf.Report) float64 { return r.Server.SwitchesPerMsg }},
-	}
-	latencies := []string{"ack"}
-	if sc.endToEnd() {
-		latencies = append(latencies, "end to end")
-	}
-	for _, l := range latencies {
-		for _, p := range []string{"p50", "p99", "p99.6", "p99.9", "max"} {
-			list = append(list, figure{name: l + " " + p + ", ms", format: decimals(3), of: millis(l, p)})
-		}
-		list = append(list,
-			figure{name: l + " under 1 ms", format: percent, of: under1ms(l), share: true},
-			figure{name: l + " under 10 ms", format: percent, of: under10ms(l), share: true})
-	}
-	if sc.open() {
-		list = append(list, figure{name: "generator late by, p99, ms", format: decimals(3), of: millis("send lag", "p99"), share: true})
-	}
-	return append(list, figure{name: "not acknowledged", format: percent, of: notAcknowledged, share: true})
-}
-
-func rate(r *perf.Report) float64 { return r.MessagesPerSecond }
-func cpu(r *perf.Report) float64  { return r.Server.MicrosPerMessage }
-
-func millis(latency, percentile string) func(r *perf.Report) float64 {
-	return func(r *perf.Report) float64 {
-		l := r.Latency(latency)
-		switch {
-		case l == nil:
-			return 0
-		case percentile == "max":
-			return float64(l.Max) / 1e6
-		}
-		return float64(l.Percentiles[percentile]) / 1e6
-	}
-}
-
-func under1ms(latency string) func(r *perf.Report) float64 {
-	return func(r *perf.Report) float64 {
-		if l := r.Latency(latency); l != nil {
-			return l.Under1ms * 100
-		}
-		return 0
-	}
-}
-
-func under10ms(latency string) func(r *perf.Report) float64 {
-	return func(r *perf.Report) float64 {
-		if l := r.Latency(latency); l != nil {
-			return l.Under10ms * 100
-		}
-		return 0
-	}
-}
-
-func notAcknowledged(r *perf.Report) float64 {
-	l := r.Latency("ack")
-	return 100 * float64(l.Failed) / float64(max(1, l.Failed+l.Count))
-}
-
-func decimals(n int) func(v float64) string {
-	return func(v float64) string { return strconv.FormatFloat(v, 'f', n, 64) }
-}
-
-// percent is never rounded up to 100 nor down to 0.
-func percent(v float64) string {
-	text := strconv.FormatFloat(v, 'f', 3, 64)
-	switch {
-	case v < 100 && text == "100.000":
-		text = "99.999"
-	case v > 0 && text == "0.000":
-		text = "0.001"
-	}
-	return text + " %"
-}
-
 // values are a figure's values of one server by round.
-func (b *bench) values(sc *scenario, server string, of func(r *perf.Report) float64) map[int]float64 {
+func (b *bench) values(scenario, server string, of value) map[int]float64 {
 	v := map[int]float64{}
 	for i := range b.results {
-		if r := &b.results[i]; r.Scenario == sc.name && r.Server == server {
-			v[r.Round] = of(r.Report)
+		if r := &b.results[i]; r.Scenario == scenario && r.Server == server {
+			if one, ok := of(r); ok {
+				v[r.Round] = one
+			}
 		}
 	}
 	return v
 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 func median(v []float64) float64 {
 	if len(v) == 0 {
@@ -136,19 +51,19 @@ func spread(rounds map[int]float64, format func(v float64) string) string {
 	return fmt.Sprintf("%s (%s–%s)", format(median(v)), format(slices.Min(v)), format(slices.Max(v)))
 }
 
-// ratio is the median over the rounds of ringmq's value by Java's of the same round; ok is false where there is none.
-func ratio(ring, java map[int]float64) (r float64, ok bool) {
+// ratio is the median over the rounds of one server's value by another's of the same round; ok is false where there is none.
+func ratio(ring, other map[int]float64) (r float64, ok bool) {
 	var each []float64
 	for round, v := range ring {
-		if other := java[round]; other != 0 {
-			each = append(each, v/other)
+		if o := other[round]; o != 0 {
+			each = append(each, v/o)
 		}
 	}
 	return median(each), len(each) > 0
 }
 
-func ratioText(ring, java map[int]float64) string {
-	r, ok := ratio(ring, java)
+func ratioText(ring, other map[int]float64) string {
+	r, ok := ratio(ring, other)
 	if !ok {
 		return "–"
 	}
@@ -157,20 +72,21 @@ func ratioText(ring, java map[int]float64) string {
 
 func (b *bench) markdown(ctx context.Context) string {
 	var t strings.Builder
-	fmt.Fprintf(&t, "# ringmq and Apache RocketMQ %s side by side, %s\n\n", javaVersion, b.began.Format("2006-01-02"))
+	fmt.Fprintf(&t, "# ringmq and others side by side, %s\n\n", b.began.Format("2006-01-02"))
 	if b.broken != "" {
 		fmt.Fprintf(&t, "**Incomplete: the run ended early.** %s\n\n", b.broken)
 	}
-	if b.quick {
-		t.WriteString("**A quick run: it shows that everything works; its figures are no result.**\n\n")
+	for _, failure := range b.failures {
+		fmt.Fprintf(&t, "**Failed:** %s\n\n", failure)
+	}
+	if b.short {
+		t.WriteString("**A short run: it shows that everything works; its figures are no result.**\n\n")
 	}
 	b.conditions(ctx, &t)
-	b.aims(&t)
+	b.aimTable(&t)
 	for _, sc := range scenarios() {
 		b.scenarioTable(&t, &sc)
 	}
-	b.startTable(&t)
-	b.memoryTable(&t)
 	return t.String()
 }
 
@@ -179,23 +95,56 @@ func (b *bench) conditions(ctx context.Context, t *strings.Builder) {
 	line("Machine: %s, %d cores, %.0f GiB memory, kernel %s; disk: %s", cpuModel(), runtime.NumCPU(), float64(memoryTotal())/(1<<30),
 		output(ctx, "uname", "-srm"), disk(ctx, b.work))
 	b.noise(line)
-	line("Java: %s; broker %s with `%s`, the options of the distribution's bin/runbroker.sh; broker.conf of the distribution, everything else default; its name server a process of its own, not measured",
-		output(ctx, "java", "-version"), javaVersion, strings.Join(javaOptions(b.options.heap), " "))
-	line("ringmq: %s, one process with its name server, the same broker.conf, everything else default", output(ctx, b.ringmq, "--version"))
-	line("Control: a server that answers the frames and stores nothing. What it shows is the generator, the network stack and the noise of the machine")
-	line("All: one broker, no replicas, empty store at the beginning, 1 topic × 4 queues per load, one message per request (no batches), JSON headers, no compression, loopback")
-	line("Durability: ASYNC_FLUSH acknowledges what is in the page cache, SYNC_FLUSH what is on the device")
-	line("%d rounds in turns (A B C, then C B A), %v measured each after %v of load; every server warmed up for %v; while one is under load the others are stopped (SIGSTOP), and its dirty pages are written back before the next one's turn. The whole took %v",
-		b.pairs, b.seconds, b.lead, b.warmup, time.Since(b.began).Round(time.Second))
-	line("Load: `ringmq perf`, another process on the same cores. Open loop: latency from the intended send time. Every answer's queue offset is verified; end to end every message, its order and its checksum")
-	line("Figures: median of the rounds (lowest–highest); the last column is the median of the rounds' ratios, ringmq : Java. Percentiles are of acknowledged messages; in the shares, those that were not acknowledged count as late\n")
+	for _, about := range []struct {
+		server string
+		text   func() string
+	}{
+		{javaServer, func() string {
+			return fmt.Sprintf("Apache RocketMQ %s on %s, `%s`, the options of the distribution's bin/runbroker.sh; broker.conf of the distribution; its name server a process of its own, not measured",
+				javaVersion, output(ctx, "java", "-version"), strings.Join(javaOptions(b.options.heap), " "))
+		}},
+		{rustServer, func() string { return "rocketmq-rust 1.0.0, the same broker.conf" }},
+		{natsServer, func() string { return "nats-server " + natsVersion + " with JetStream, file storage, one replica" }},
+		{kafkaServer, func() string {
+			return fmt.Sprintf("Apache Kafka %s, KRaft, one process, `%s`, server.properties of the distribution", kafkaVersion, strings.Join(kafkaOptions, " "))
+		}},
+		{ringServer, func() string {
+			return output(ctx, b.ringmq, "--version") + ", one process with its name server, the same broker.conf as Java"
+		}},
+		{stubServer, func() string {
+			return "a plain epoll loop that answers RocketMQ's frames and stores nothing. What it shows is the generator, the network stack and the noise of the machine"
+		}},
+	} {
+		if b.has(about.server) {
+			line("%s: %s", title(about.server), about.text())
+		}
+	}
+	line("All: one broker, no replicas, empty store at the beginning, 1 topic × 4 queues per load where nothing else is said (Kafka: partitions; NATS: subjects of one stream, one subject where it is read), JSON headers, no compression, loopback, everything that is not named here default")
+	line("Durability: not flushed before the acknowledgement = it is in the page cache, nobody syncs for it (ASYNC_FLUSH; NATS's and Kafka's default); on the device = synced before the acknowledgement (SYNC_FLUSH; NATS: sync_interval always; Kafka: log.flush.interval.messages=1)")
+	line("Rounds in turns (A B C, then C B A), how many each table says; %v measured each after %v of load; every server warmed up for %v; while one is under load the others are stopped (SIGSTOP), and its dirty pages are written back before the next one's turn. The whole took %v",
+		b.seconds, b.lead, b.warmup, time.Since(b.began).Round(time.Second))
+	line("Load: `ringmq perf`, another process on the same cores, one code for all protocols. Open loop: latency from the intended send time. Every answer's queue offset is verified; what is read: every message, its order and its checksum")
+	line("Figures: median of the rounds (lowest–highest); the last columns are medians of the rounds' ratios. Percentiles are of acknowledged messages; in the shares, those that were not acknowledged count as late")
+	if b.heap > 0 {
+		line("Java's heap is resident as a whole because of AlwaysPreTouch: %.0f MiB of it were live after a full collection behind the closed loops", float64(b.heap)/(1<<20))
+	}
+	t.WriteString("\n")
+}
+
+func (b *bench) aimTable(t *strings.Builder) {
+	aims := b.aims()
+	if len(aims) == 0 {
+		return
+	}
+	t.WriteString("## What was aimed at\n\n| aim | seen | |\n|---|---|---|\n")
+	for _, a := range aims {
+		fmt.Fprintf(t, "| %s | %s | %s |\n", a.Aim, a.Seen, a.Verdict)
+	}
+	t.WriteString("\n")
 }
 
 // noise says how quiet the machine was.
 func (b *bench) noise(line func(format string, args ...any)) {
-	if len(b.results) == 0 {
-		return
-	}
 	others, stolen := map[int]float64{}, map[int]float64{}
 	for i := range b.results {
 		others[i], stolen[i] = b.results[i].Machine.Others*100, b.results[i].Machine.Stolen*100
@@ -203,108 +152,69 @@ func (b *bench) noise(line func(format string, args ...any)) {
 	line("Meanwhile, of all cores' time: other processes and the kernel's own work %s %%, stolen by the hypervisor %s %%", spread(others, decimals(1)), spread(stolen, decimals(1)))
 }
 
+// compared are the servers that ringmq has a column of ratios with.
+var compared = []string{javaServer, natsServer, kafkaServer, stubServer, bareServer}
+
 func (b *bench) scenarioTable(t *strings.Builder, sc *scenario) {
-	servers := slices.DeleteFunc(b.taking(sc.control != nil), func(s string) bool { return len(b.values(sc, s, rate)) == 0 })
+	servers := slices.DeleteFunc(b.taking(sc), func(s string) bool { return !b.measuredServer(sc.name, s) })
 	if len(servers) == 0 {
 		return
 	}
-	fmt.Fprintf(t, "## %s\n\n| |", sc.title)
+	fmt.Fprintf(t, "## %s\n\n%s. Rounds: %d.\n\n| |", sc.name, sc.title, b.roundsSeen(sc.name))
 	for _, s := range servers {
-		fmt.Fprintf(t, " %s |", s)
+		fmt.Fprintf(t, " %s |", title(s))
 	}
-	t.WriteString(" ringmq : Java |\n|---|" + strings.Repeat("---:|", len(servers)+1) + "\n")
-	for _, f := range figures(sc) {
-		fmt.Fprintf(t, "| %s |", f.name)
-		for _, s := range servers {
-			text := spread(b.values(sc, s, f.of), f.format)
-			if s == stubServer && strings.HasPrefix(f.name, "end to end") {
-				text = "–"
-			}
-			fmt.Fprintf(t, " %s |", text)
-		}
-		ratios := ""
-		if !f.share {
-			ratios = ratioText(b.values(sc, ringServer, f.of), b.values(sc, javaServer, f.of))
-		}
-		fmt.Fprintf(t, " %s |\n", ratios)
+	var ratios []string
+	if slices.Contains(servers, ringServer) {
+		ratios = slices.DeleteFunc(slices.Clone(compared), func(s string) bool { return !slices.Contains(servers, s) })
+	}
+	for _, s := range ratios {
+		fmt.Fprintf(t, " ringmq : %s |", title(s))
+	}
+	t.WriteString("\n|---|" + strings.Repeat("---:|", len(servers)+len(ratios)) + "\n")
+	for _, f := range sc.figures {
+		b.figureLine(t, sc, f, servers, ratios)
 	}
 	t.WriteString("\n")
-	b.diskLine(t, sc)
 	for _, r := range b.results {
 		if r.Scenario == sc.name && r.Failure != "" {
-			fmt.Fprintf(t, "Round %d, %s: %s\n\n", r.Round+1, r.Server, r.Failure)
+			fmt.Fprintf(t, "Round %d, %s: %s\n\n", r.Round+1, title(r.Server), r.Failure)
 		}
 	}
 }
 
-func (b *bench) diskLine(t *strings.Builder, sc *scenario) {
-	p50, p99 := map[int]float64{}, map[int]float64{}
-	for _, d := range b.disk {
-		if d.Scenario == sc.name {
-			p50[d.Round], p99[d.Round] = d.P50, d.P99
-		}
+// figureLine writes one line of a table, unless nobody has that figure.
+func (b *bench) figureLine(t *strings.Builder, sc *scenario, f figure, servers, ratios []string) {
+	cells, some := "", false
+	for _, s := range servers {
+		rounds := b.values(sc.name, s, f.of)
+		some = some || len(rounds) > 0
+		cells += " " + spread(rounds, f.format) + " |"
 	}
-	if len(p50) > 0 {
-		fmt.Fprintf(t, "The disk alone, 4 KiB written with O_DSYNC, one at a time: p50 %s ms, p99 %s ms.\n\n", spread(p50, decimals(3)), spread(p99, decimals(3)))
-	}
-}
-
-func (b *bench) startTable(t *strings.Builder) {
-	if len(b.started) == 0 {
+	if !some {
 		return
 	}
-	port, send := map[string]map[int]float64{}, map[string]map[int]float64{}
-	for _, name := range b.starting() {
-		port[name], send[name] = map[int]float64{}, map[int]float64{}
+	for _, s := range ratios {
+		if f.share {
+			cells += "  |"
+			continue
+		}
+		cells += " " + ratioText(b.values(sc.name, ringServer, f.of), b.values(sc.name, s, f.of)) + " |"
 	}
-	for _, s := range b.started {
-		port[s.Server][s.Round], send[s.Server][s.Round] = s.PortMillis, s.SendMillis
-	}
-	t.WriteString("## start, empty store: ms from exec\n\n| | until the port answers | until the first acknowledged send |\n|---|---:|---:|\n")
-	for _, name := range b.starting() {
-		fmt.Fprintf(t, "| %s | %s | %s |\n", name, spread(port[name], decimals(0)), spread(send[name], decimals(0)))
-	}
-	fmt.Fprintf(t, "| ringmq : Java | %s | %s |\n\n", ratioText(port[ringServer], port[javaServer]), ratioText(send[ringServer], send[javaServer]))
-	t.WriteString("Java: name server and broker started at once. ringmq: one process with both.\n\n")
+	fmt.Fprintf(t, "| %s |%s\n", f.name, cells)
 }
 
-// sizes are one server's memory at one moment by round, MiB.
-func (b *bench) sizes(server, when string, of func(m *memory) int64) map[int]float64 {
-	v := map[int]float64{}
-	for i := range b.memory {
-		if m := &b.memory[i]; m.Server == server && m.When == when {
-			v[m.Round] = float64(of(m)) / (1 << 20)
-		}
-	}
-	return v
+func (b *bench) measuredServer(scenario, server string) bool {
+	return slices.ContainsFunc(b.results, func(r result) bool { return r.Scenario == scenario && r.Server == server })
 }
 
-func resident(m *memory) int64  { return m.RSS }
-func anonymous(m *memory) int64 { return m.Anon }
-func mapped(m *memory) int64    { return m.File }
-
-func (b *bench) memoryTable(t *strings.Builder) {
-	if len(b.memory) == 0 {
-		return
-	}
-	t.WriteString("## resident memory of the broker process, MiB\n\n| | when | resident | anonymous | mapped files |\n|---|---|---:|---:|---:|\n")
-	for _, moment := range []struct {
-		when  string
-		names []string
-	}{{idle, b.starting()}, {afterLoads, b.taking(true)}} {
-		for _, name := range moment.names {
-			if len(b.sizes(name, moment.when, resident)) == 0 {
-				continue
-			}
-			size := func(of func(m *memory) int64) string { return spread(b.sizes(name, moment.when, of), decimals(0)) }
-			fmt.Fprintf(t, "| %s | %s | %s | %s | %s |\n", name, moment.when, size(resident), size(anonymous), size(mapped))
+func (b *bench) roundsSeen(scenario string) (n int) {
+	for i := range b.results {
+		if b.results[i].Scenario == scenario {
+			n = max(n, b.results[i].Round+1)
 		}
 	}
-	fmt.Fprintf(t, "\nIdle: %v after the first send. Mapped files are page cache through which the store is read and written; unless it is locked, the kernel takes it back when others need it.", idleAfter)
-	if b.heap > 0 {
-		fmt.Fprintf(t, " Java's heap is resident as a whole because of AlwaysPreTouch: %.0f MiB of it were live after a full collection at the end.", float64(b.heap)/(1<<20))
-	}
-	t.WriteString("\n")
+	return n
 }
 
 // write keeps tables and raw figures.
@@ -313,11 +223,11 @@ func (b *bench) write(ctx context.Context) error {
 		return err
 	}
 	name := b.began.Format("2006-01-02") + "-peers"
-	if b.quick {
-		name += "-quick"
+	if b.short {
+		name += "-short"
 	}
-	if b.only != "" {
-		name += "-" + b.only
+	if len(b.scenarios) > 0 {
+		name += "-" + strings.Join(b.scenarios, "-")
 	}
 	text := b.markdown(ctx)
 	raw, err := b.raw()
@@ -340,7 +250,7 @@ func (b *bench) raw() ([]byte, error) {
 	for i, list := range []struct {
 		name  string
 		lines []any
-	}{{"results", lines(b.results)}, {"memory", lines(b.memory)}, {"starts", lines(b.started)}, {"disk", lines(b.disk)}} {
+	}{{"results", lines(b.results)}, {"aims", lines(b.aims())}} {
 		if i > 0 {
 			t.WriteString(",")
 		}

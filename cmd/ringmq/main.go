@@ -42,7 +42,7 @@ func main() {
 // tuneRuntime sets Go's collector for a server process: rarely, because there is little to collect, and never because of the mapped log.
 func tuneRuntime() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
+		debug.SetGCPercent(200)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(1 << 40)
