@@ -134,7 +134,7 @@ func mappedOnly(t *testing.T) {
 // cache go only real files.
 func underTest(o *Options) {
 	name := os.Getenv("RINGMQ_TEST_IO_ENGINE")
-	if name == "" || o.Engine != ioengine.EngineMmap {
+	if name == "" || o.Engine != ioengine.EngineMmap || o.TailFile != "" {
 		return
 	}
 	kind, err := ioengine.ParseEngine(name)

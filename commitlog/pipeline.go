@@ -40,8 +40,9 @@ type pipeline struct {
 	// seen and seenAt are the end of the log and the appenders' clock when start looked last.
 	seen, seenAt int64
 
-	// A flush under ASYNC_FLUSH. flushTo is 0 when there is none; it is followed by the syncs that are still out.
+	// A flush under ASYNC_FLUSH. flushTo is 0 when there is none. Syncs were started for what lies before syncing, and so many are still out.
 	flushTo, flushBegan int64
+	syncing             int64
 	syncs               int
 	again               bool // another one was asked for meanwhile
 }
@@ -173,6 +174,7 @@ func (p *pipeline) wish() {
 		l.mu.Unlock()
 		if to > l.flushed.Load() {
 			p.flushTo, p.flushBegan, p.want = to, began, max(p.want, to)
+			p.syncing = l.flushed.Load()
 			p.flushIfWritten()
 		}
 	}
@@ -274,13 +276,15 @@ func (p *pipeline) ended(d ioengine.Done) {
 	case d.Err != nil:
 		l.fail(d.Err)
 	case d.Ticket&syncTicket != 0:
-		if p.syncs--; p.syncs == 0 {
+		p.syncs--
+		if p.flushIfWritten(); p.syncs == 0 && p.syncing >= p.flushTo && l.failed.Load() == nil {
 			p.flushed()
 		}
 	default:
 		p.pieces[d.Ticket-p.pieces[0].ticket].state = done
 		p.advance()
 		p.startWaiting()
+		p.flushIfWritten()
 	}
 }
 
@@ -305,9 +309,7 @@ func (p *pipeline) advance() {
 		if l.advanceFlushed(last.hi, last.began) {
 			l.announceFlushed()
 		}
-		return
 	}
-	p.flushIfWritten()
 }
 
 // startWaiting starts the pieces whose block is free by now.
@@ -320,26 +322,27 @@ func (p *pipeline) startWaiting() {
 	}
 }
 
-// flushIfWritten starts the syncs of a flush whose writes are all done.
+// flushIfWritten starts the syncs of a flush whose writes are all done, one a segment, as many as have a place: the rest when something ends.
 func (p *pipeline) flushIfWritten() {
 	l := p.l
-	if p.flushTo == 0 || p.syncs > 0 || l.written.Load() < p.flushTo || l.failed.Load() != nil {
+	if p.flushTo == 0 || l.written.Load() < p.flushTo {
 		return
 	}
-	for at := l.flushed.Load(); at < p.flushTo; {
-		s := l.find(at)
+	for p.syncing < p.flushTo && p.flying < p.w.Depth() && l.failed.Load() == nil {
+		s := l.find(p.syncing)
 		if s == nil {
-			l.fail(errLostSegment(at))
+			l.fail(errLostSegment(p.syncing))
 			return
 		}
 		p.syncs++
 		p.flying++
 		if err := p.w.Sync(s.file, syncTicket); err != nil {
+			p.syncs--
 			p.flying--
 			l.fail(err)
 			return
 		}
-		at = s.end()
+		p.syncing = s.end()
 	}
 }
 

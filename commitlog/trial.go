@@ -310,14 +310,14 @@ func (m *measurement) end() *TrialFigures {
 	return f
 }
 
-// Commits keeps inFlight messages on their way to the device for d: each that arrives is followed by the next one.
+// Commits keeps inFlight messages on their way to the device for d, or until the first has arrived: each that does is followed by another.
 func (t *Trial) Commits(ctx context.Context, inFlight int, d time.Duration) (*TrialFigures, error) {
 	if err := t.prepare(ctx); err != nil {
 		return nil, err
 	}
 	waiters := NewWaiters[time.Duration](inFlight)
 	m := t.begin()
-	for now := time.Duration(0); now < d; now = m.now() {
+	for now := time.Duration(0); now < d || m.messages == 0; now = m.now() {
 		for !waiters.Full() {
 			end, err := t.append(ctx, m.began.Add(now).UnixMilli())
 			if err != nil {
@@ -357,7 +357,7 @@ func (t *Trial) Appends(ctx context.Context, bytesPerSecond int64, d time.Durati
 	m := t.begin()
 	woke := time.Duration(0)
 	var end int64
-	for now := time.Duration(0); now < d; {
+	for now := time.Duration(0); now < d || m.messages == 0; {
 		due := time.Duration(m.messages) * interval
 		if due > now {
 			time.Sleep(trialTurn)

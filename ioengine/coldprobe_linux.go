@@ -71,7 +71,7 @@ func (p *ColdProbe) drop() error {
 	return fmt.Errorf("%w: the file system of %s keeps its files in memory", ErrColdRefused, p.f.Name())
 }
 
-// Run reads for d. The error wraps ErrColdRefused where the way is not to be had here.
+// Run reads for d, once at least. The error wraps ErrColdRefused where the way is not to be had here.
 func (p *ColdProbe) Run(ctx context.Context, way ColdRead, d time.Duration) (*ColdFigures, error) {
 	s, err := openSinks(ColdDepth)
 	if err != nil {
@@ -79,14 +79,14 @@ func (p *ColdProbe) Run(ctx context.Context, way ColdRead, d time.Duration) (*Co
 	}
 	defer s.close()
 	r := &coldRun{p: p, sinks: s}
-	for figures := &r.figures; figures.Elapsed < d; {
+	for figures := &r.figures; figures.Elapsed < d || len(figures.Latencies) == 0; {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		if err := p.drop(); err != nil {
 			return nil, err
 		}
-		r.order, r.until = rand.Perm(p.blocks), d-figures.Elapsed
+		r.order, r.until = rand.Perm(p.blocks), d-figures.Elapsed%max(d, 1)
 		r.next.Store(0)
 		cpu, _ := ProcessCPU()
 		r.began = time.Now()
