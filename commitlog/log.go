@@ -28,6 +28,8 @@ type Options struct {
 	OnFlushed func()
 	// OnFail is called once, when the device fails (R2).
 	OnFail func(error)
+	// newWriter is ioengine.NewLogWriter; tests have one that ends operations in any order.
+	newWriter func(kind ioengine.EngineKind, depth int) (ioengine.LogWriter, error)
 }
 
 // EngineOptions say how records reach the segments.
@@ -88,6 +90,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.OnFlushed == nil {
 		o.OnFlushed = func() {}
+	}
+	if o.newWriter == nil {
+		o.newWriter = ioengine.NewLogWriter
 	}
 	if o.OnFail == nil {
 		o.OnFail = func(error) {}

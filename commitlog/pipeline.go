@@ -89,7 +89,7 @@ func (l *Log) startPipeline() error {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 		}
-		w, err := ioengine.NewLogWriter(l.opt.Engine, pipelineDepth)
+		w, err := l.opt.newWriter(l.opt.Engine, pipelineDepth)
 		p.w = w
 		opened <- err
 		if err == nil {

@@ -1,0 +1,195 @@
+package commitlog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ringmq/ringmq/ioengine"
+	"github.com/ringmq/ringmq/ioengine/faultfs"
+)
+
+// shuffledWriter is a device that takes several operations at a time and does them in any order: it reads the memory of a write at any moment
+// between its start and its end, and a sync covers what had ended when the sync began. It checks what the pipeline promises it.
+type shuffledWriter struct {
+	block, depth int64
+	fail         int // so many operations succeed
+	rng          *rand.Rand
+
+	wake   chan struct{}
+	flying []shuffled
+	most   int
+	broken []string
+}
+
+type shuffled struct {
+	seg       ioengine.Segment
+	off       int64
+	data      []byte
+	read      []byte // data at the moment when the device read it
+	durable   bool
+	ticket    uint64
+	operation int
+}
+
+func (w *shuffledWriter) Block() int64 { return w.block }
+
+func (w *shuffledWriter) Depth() int { return int(w.depth) }
+
+func (w *shuffledWriter) Write(s ioengine.Segment, off int64, data []byte, durable bool, ticket uint64) error {
+	if size, err := s.Size(); err != nil || off%w.block != 0 || (off+int64(len(data)))%w.block != 0 && off+int64(len(data)) != size {
+		w.broken = append(w.broken, fmt.Sprintf("a write of %d+%d is no whole blocks (%v)", off, len(data), err))
+	}
+	for _, f := range w.flying {
+		if f.seg == s && f.off < off+int64(len(data)) && off < f.off+int64(len(f.data)) {
+			w.broken = append(w.broken, fmt.Sprintf("%d+%d is written while %d+%d is", off, len(data), f.off, len(f.data)))
+		}
+	}
+	f := shuffled{seg: s, off: off, data: data, durable: durable, ticket: ticket}
+	if w.rng.IntN(2) == 0 {
+		f.read = bytes.Clone(data)
+	}
+	return w.add(f)
+}
+
+func (w *shuffledWriter) Sync(s ioengine.Segment, ticket uint64) error {
+	return w.add(shuffled{seg: s, ticket: ticket})
+}
+
+func (w *shuffledWriter) add(f shuffled) error {
+	w.flying = append(w.flying, f)
+	w.most = max(w.most, len(w.flying))
+	if len(w.flying) > int(w.depth) {
+		w.broken = append(w.broken, fmt.Sprintf("%d operations in flight", len(w.flying)))
+	}
+	return nil
+}
+
+// Next ends a random operation, or none for the moment.
+func (w *shuffledWriter) Next(d time.Duration) (ioengine.Done, bool) {
+	for range 2 {
+		if n := len(w.flying); n > 0 && w.rng.IntN(3) == 0 {
+			i := w.rng.IntN(n)
+			f := w.flying[i]
+			w.flying = append(w.flying[:i], w.flying[i+1:]...)
+			return ioengine.Done{Ticket: f.ticket, Err: w.carryOut(f)}, true
+		}
+		if d == 0 {
+			break
+		}
+		timeout := time.After(d)
+		if len(w.flying) > 0 || d < 0 {
+			timeout = time.After(time.Microsecond)
+		}
+		select {
+		case <-w.wake:
+			return ioengine.Done{}, false
+		case <-timeout:
+		}
+	}
+	return ioengine.Done{}, false
+}
+
+func (w *shuffledWriter) carryOut(f shuffled) error {
+	if w.fail--; w.fail < 0 {
+		return syscall.EIO
+	}
+	if f.data == nil {
+		size, err := f.seg.Size()
+		return errors.Join(err, f.seg.SyncRange(0, size))
+	}
+	if f.read == nil {
+		f.read = bytes.Clone(f.data)
+	}
+	_, err := f.seg.WriteAt(f.read, f.off)
+	if err == nil && f.durable {
+		err = f.seg.SyncRange(f.off, f.off+int64(len(f.read)))
+	}
+	return err
+}
+
+func (w *shuffledWriter) Wake() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *shuffledWriter) Close() error { return nil }
+
+// Whatever order the device ends writes in: a block is in one write at a time, what counts as flushed survives a loss of power, whole and in order,
+// and nothing is flushed after an error.
+func TestPipelineKeepsTheOrderOfTheLog(t *testing.T) {
+	deepest := 0
+	for seed := range uint64(60) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		sync, fails := seed%2 == 0, seed%3 == 0
+		w := &shuffledWriter{block: 4096, depth: 1 + int64(rng.IntN(8)), fail: 1 << 30, rng: rng, wake: make(chan struct{}, 1)}
+		if fails {
+			w.fail = 5 + rng.IntN(60)
+		}
+		fsys := faultfs.New()
+		o := quiet(fsys, "log", 64<<10)
+		o.EngineOptions = EngineOptions{Engine: ioengine.EnginePwrite, TailSize: 1 << 20, Sync: sync}
+		o.newWriter = func(ioengine.EngineKind, int) (ioengine.LogWriter, error) { return w, nil }
+		l := openLog(t, o, 0, false)
+		appended := newWriter(l.Log)
+		appended.keep = []stored{}
+		var failure *FailedError
+		for range 300 {
+			appended.body(1 + rng.IntN(9000)*rng.IntN(2))
+			err := appended.try(1000)
+			if errors.Is(err, ErrNotReady) {
+				err = l.WaitReady(t.Context())
+			}
+			if errors.As(err, &failure) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rng.IntN(3) > 0 {
+				l.RequestFlush()
+			}
+			if rng.IntN(40) == 0 {
+				if err := l.WaitFlushed(t.Context(), l.Published()); err != nil && !errors.As(err, &failure) {
+					t.Fatal(err)
+				}
+			}
+		}
+		err := l.WaitFlushed(t.Context(), l.Published())
+		if fails != errors.As(err, &failure) && err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		flushed := l.Flushed()
+		if err == nil && flushed != l.Published() {
+			t.Fatalf("seed %d: flushed up to %d of %d", seed, flushed, l.Published())
+		}
+		crashed := fsys.Crash(int64(seed), faultfs.LoseAll)
+		l.Close()
+		for _, broken := range w.broken {
+			t.Errorf("seed %d: %s", seed, broken)
+		}
+		deepest = max(deepest, w.most)
+		again, err := tryOpen(quiet(crashed, "log", 64<<10), 0, false)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		n := 0
+		for n < len(appended.keep) && appended.keep[n].end() <= flushed {
+			n++
+		}
+		if len(again.records) < n {
+			t.Fatalf("seed %d: %d records of %d that were flushed", seed, len(again.records), n)
+		}
+		sameRecords(t, again.records[:n], appended.keep[:n])
+		closeLog(t, again.Log)
+	}
+	if deepest < 6 {
+		t.Fatalf("at most %d operations were in flight", deepest)
+	}
+}
