@@ -51,7 +51,7 @@ func (w *shuffledWriter) Write(s ioengine.Segment, off int64, data []byte, durab
 	}
 	f := shuffled{seg: s, off: off, data: data, durable: durable, ticket: ticket}
 	if w.rng.IntN(2) == 0 {
-		f.read = bytes.Clone(data)
+		f.read = readByDevice(data)
 	}
 	return w.add(f)
 }
@@ -103,7 +103,7 @@ func (w *shuffledWriter) carryOut(f shuffled) error {
 		return errors.Join(err, f.seg.SyncRange(0, size))
 	}
 	if f.read == nil {
-		f.read = bytes.Clone(f.data)
+		f.read = readByDevice(f.data)
 	}
 	_, err := f.seg.WriteAt(f.read, f.off)
 	if err == nil && f.durable {
@@ -121,6 +121,18 @@ func (w *shuffledWriter) Wake() {
 
 func (w *shuffledWriter) Close() error { return nil }
 
+// readByDevice reads as a device does: also those bytes of the last block that an append is storing at this moment. They count when their own
+// write is done.
+//
+//go:norace
+func readByDevice(data []byte) []byte {
+	read := make([]byte, len(data))
+	for i := range data {
+		read[i] = data[i]
+	}
+	return read
+}
+
 // Whatever order the device ends writes in: a block is in one write at a time, what counts as flushed survives a loss of power, whole and in order,
 // and nothing is flushed after an error.
 func TestPipelineKeepsTheOrderOfTheLog(t *testing.T) {
@@ -128,7 +140,7 @@ func TestPipelineKeepsTheOrderOfTheLog(t *testing.T) {
 	for seed := range uint64(60) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		sync, fails := seed%2 == 0, seed%3 == 0
-		w := &shuffledWriter{block: 4096, depth: 1 + int64(rng.IntN(8)), fail: 1 << 30, rng: rng, wake: make(chan struct{}, 1)}
+		w := &shuffledWriter{block: 4096, depth: 1 + int64(rng.IntN(8)), fail: 1 << 30, rng: rand.New(rand.NewPCG(seed, 2)), wake: make(chan struct{}, 1)}
 		if fails {
 			w.fail = 5 + rng.IntN(60)
 		}
