@@ -41,7 +41,7 @@ type FS interface {
 	// SyncDir makes creations, renames and removals in a folder durable.
 	SyncDir(name string) error
 	// Usage says how many bytes this process may still write on dir's file
-	// system, and how many it has in all.
+	// system, and how many that would be on an empty one.
 	Usage(dir string) (free, total int64, err error)
 	// Lock takes name exclusively until the answer is closed or the process ends.
 	Lock(name string) (io.Closer, error)

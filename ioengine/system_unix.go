@@ -27,6 +27,8 @@ func syncFolder(name string) error {
 	return nil
 }
 
+// volumeUsage leaves out the blocks that only root may use, like df and like Java's UtilAll.getDiskPartitionSpaceUsedPercent: counted as used they would
+// bring retention forward by what is reserved, on one machine from 50 to 82 %.
 func volumeUsage(dir string) (free, total int64, err error) {
 	var st unix.Statfs_t
 	for {
@@ -38,7 +40,8 @@ func volumeUsage(dir string) (free, total int64, err error) {
 		return 0, 0, err
 	}
 	block := int64(st.Bsize)
-	return int64(st.Bavail) * block, int64(st.Blocks) * block, nil
+	free = int64(st.Bavail) * block
+	return free, int64(st.Blocks-st.Bfree)*block + free, nil
 }
 
 func mapFile(f *os.File, size int64, writable bool) ([]byte, error) {
