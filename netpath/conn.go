@@ -41,14 +41,6 @@ type Conn struct {
 	interest    uint32
 	pause       pauseReason
 
-	// These are for a ring: what it has in flight for this connection, whether in got bytes during a pause, whether the output's first
-	// sendSize bytes are in a send that was prepared, and the batch of what was prepared last.
-	armed    uint8
-	late     bool
-	sending  bool
-	sendSize int
-	batch    uint64
-
 	// in[inOff:] is what arrived and is not handled yet. A native connection owns in and gives
 	// it back as soon as it is empty; for a stream it is the batch its reader lent.
 	// Invariant: unless pause has pausedOutput or pausedTurn, inOff == 0 and in is the
@@ -81,6 +73,17 @@ type Conn struct {
 	closeReason error         // written once, by whoever moved state to stateClosing, before its letter
 	sent        atomic.Int64  // bytes of Send's that are still in the mail
 	waiting     atomic.Int64  // the backlog after the last turn
+
+	// The rest is the reactor's thread's again, and for its ring: what that has in flight for this connection, whether in got bytes during a
+	// pause, whether the output's first sendSize bytes are in a send that was prepared, and the batch of what was prepared last.
+	armed    uint8
+	late     bool
+	sending  bool
+	sendSize int
+	batch    uint64
+	// took frames were handled in the turn tookIn.
+	took   int
+	tookIn uint64
 }
 
 const (

@@ -28,11 +28,12 @@
 //
 // # Native connections and streams
 //
-// On Linux plain connections are native: non-blocking sockets in the reactor's epoll set. TLS connections, and all
+// On Linux plain connections are native: non-blocking sockets in the reactor's epoll set, or with PollerUring served by its ring. TLS connections, and all
 // connections where there is no epoll or Options.Portable is set, are streams: a goroutine reads and cuts, another writes,
 // and the frames between them are handled on the reactor's thread. Handlers cannot tell the two apart.
 //
-//	native files     reactor_linux.go sendfile_linux.go cold_linux.go; reactor_other.go says on other systems that there are none
+//	native files     reactor_linux.go sendfile_linux.go cold_linux.go, ring_linux.go for io_uring; reactor_other.go says on other systems
+//	                 that there are none
 //	stream files     conn_stream.go sendfile_portable.go pread_unix.go pread_windows.go, and reactor_portable.go to wait
 //	                 without a poller
 //	shared           reactor.go balance.go drain.go conn.go frame.go sniff.go limits.go buffers.go stats.go server.go

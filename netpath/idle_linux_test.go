@@ -141,67 +141,69 @@ func segsOut(t *testing.T, c *Conn) uint32 {
 
 // The head of an answer and its ranges leave in as few segments as their bytes need: 1448 bytes each, as on a network.
 func TestHeadAndRangesShareSegments(t *testing.T) {
-	file, data := testFile(t, 1<<20)
-	const segment = 1448
-	for _, tt := range []struct {
-		name   string
-		ranges []int
-		heads  bool // one before each range
-		spare  int  // segments that are allowed besides those that the bytes need
-	}{
-		{"a head and a small range", []int{1000}, false, 0},
-		{"a head and a range", []int{40_000}, false, 0},
-		{"a head and three ranges", []int{20_000, 30_000, 17_000}, false, 2},
-		{"three heads, each with a range", []int{20_000, 30_000, 17_000}, true, 4},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			sent := make(chan uint32, 1)
-			var rel countedRelease
-			var before uint32
-			s := serve(t, Options{}, &testHandler{frame: func(c *Conn, frame []byte) {
-				sent <- segsOut(t, c) - before
-				before = segsOut(t, c)
-				for i, n := range tt.ranges {
-					if i == 0 || tt.heads {
-						echo(c, frame)
+	eachPoller(t, func(t *testing.T, o Options) {
+		file, data := testFile(t, 1<<20)
+		const segment = 1448
+		for _, tt := range []struct {
+			name   string
+			ranges []int
+			heads  bool // one before each range
+			spare  int  // segments that are allowed besides those that the bytes need
+		}{
+			{"a head and a small range", []int{1000}, false, 0},
+			{"a head and a range", []int{40_000}, false, 0},
+			{"a head and three ranges", []int{20_000, 30_000, 17_000}, false, 2},
+			{"three heads, each with a range", []int{20_000, 30_000, 17_000}, true, 4},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				sent := make(chan uint32, 1)
+				var rel countedRelease
+				var before uint32
+				s := serve(t, o, &testHandler{frame: func(c *Conn, frame []byte) {
+					sent <- segsOut(t, c) - before
+					before = segsOut(t, c)
+					for i, n := range tt.ranges {
+						if i == 0 || tt.heads {
+							echo(c, frame)
+						}
+						c.SendFile(int(file.Fd()), int64(i)*100_000, n, &rel)
 					}
-					c.SendFile(int(file.Fd()), int64(i)*100_000, n, &rel)
+				}})
+				dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+					return raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, segment+12) })
+				}}
+				conn, err := dialer.Dial("tcp", s.Addr(0).String())
+				if err != nil {
+					t.Fatal(err)
 				}
-			}})
-			dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
-				return raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, segment+12) })
-			}}
-			conn, err := dialer.Dial("tcp", s.Addr(0).String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			c := newClient(t, conn)
-			head := jsonFrame("pull")
-			size := 0
-			ask := func() {
-				size = 0
+				c := newClient(t, conn)
+				head := jsonFrame("pull")
+				size := 0
+				ask := func() {
+					size = 0
+					c.send(head)
+					for i, n := range tt.ranges {
+						if i == 0 || tt.heads {
+							c.expect(head)
+							size += len(head)
+						}
+						c.expect(data[i*100_000 : i*100_000+n])
+						size += n
+					}
+				}
+				for range 5 { // until the window is open
+					ask()
+					receive(t, sent)
+				}
 				c.send(head)
-				for i, n := range tt.ranges {
-					if i == 0 || tt.heads {
-						c.expect(head)
-						size += len(head)
-					}
-					c.expect(data[i*100_000 : i*100_000+n])
-					size += n
+				got := int(receive(t, sent))
+				if least := (size + segment - 1) / segment; got > least+tt.spare {
+					t.Errorf("%d segments for %d bytes, want %d at most", got, size, least+tt.spare)
 				}
-			}
-			for range 5 { // until the window is open
-				ask()
-				receive(t, sent)
-			}
-			c.send(head)
-			got := int(receive(t, sent))
-			if least := (size + segment - 1) / segment; got > least+tt.spare {
-				t.Errorf("%d segments for %d bytes, want %d at most", got, size, least+tt.spare)
-			}
-			io.CopyN(io.Discard, c.r, int64(size))
-		})
-	}
+				io.CopyN(io.Discard, c.r, int64(size))
+			})
+		}
+	})
 }
 
 // Accepting many connections takes a bounded part of a turn.

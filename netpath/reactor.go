@@ -72,7 +72,6 @@ type Reactor struct {
 	log     *slog.Logger
 	native  bool // waits with the system's poller instead of a channel; does not change
 	poll    poller
-	ring    *ring // in place of most of poll, with PollerUring; does not change
 	park    parking
 
 	now       Clock
@@ -127,6 +126,8 @@ type Reactor struct {
 	draining bool // Shutdown has begun
 	ended    bool // the loop has ended
 	done     chan struct{}
+
+	ring *ring // in place of most of poll, with PollerUring; does not change
 }
 
 func newReactor(s *Server, index int, native bool) *Reactor {
@@ -355,6 +356,9 @@ func (r *Reactor) resumeReady() {
 		if !c.gone {
 			c.pause &^= pausedTurn
 			c.handleHeld()
+			if r.ring != nil {
+				r.touch(c) // it may hold little enough to be read on
+			}
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,10 @@ func newHandTurned(t testing.TB, o Options, h *testHandler) *handTurned {
 		t.Fatal(err)
 	}
 	ht := &handTurned{r: s.reactors[0], peer: fds[1]}
+	if ht.r.ring != nil {
+		runtime.LockOSThread() // the ring is this thread's; it ends with the test
+		ht.r.enableRing()
+	}
 	s.enter(netip.AddrPort{})
 	ht.c = s.newConn(s.leastLoaded(), 0, fds[0], netip.AddrPort{}, netip.AddrPort{})
 	ht.r.adopt(ht.c)
@@ -61,6 +66,24 @@ func (h *handTurned) send(t testing.TB, b []byte) {
 func (h *handTurned) turn() {
 	h.r.Wake()
 	h.r.turn()
+	h.letGo()
+}
+
+// letGo does what a ring's next wait begins with: the output of the turn leaves.
+func (h *handTurned) letGo() {
+	if h.r.ring != nil {
+		h.r.submit()
+		h.r.collect()
+	}
+}
+
+// eachPoller runs a test that turns its reactor by hand with epoll and with io_uring.
+func eachPoller(t *testing.T, test func(t *testing.T, o Options)) {
+	t.Run("epoll", func(t *testing.T) { test(t, Options{}) })
+	t.Run("uring", func(t *testing.T) {
+		needsRing(t)
+		test(t, Options{Poller: PollerUring})
+	})
 }
 
 func (h *handTurned) drain(buf []byte) int {
@@ -69,126 +92,142 @@ func (h *handTurned) drain(buf []byte) int {
 }
 
 func TestFramesOfATurnAreAnsweredWithOneWrite(t *testing.T) {
-	h := newHandTurned(t, Options{}, &testHandler{frame: echo})
-	for _, frames := range []int{1, 64, 500} {
-		in := bytes.Repeat(jsonFrame("hello"), frames)
-		before := h.r.count
-		h.send(t, in)
-		h.turn()
-		if n := h.r.count.framesIn - before.framesIn; n != uint64(frames) {
-			t.Errorf("%d frames handled, want %d", n, frames)
+	eachPoller(t, func(t *testing.T, o Options) {
+		h := newHandTurned(t, o, &testHandler{frame: echo})
+		for _, frames := range []int{1, 64, 500} {
+			in := bytes.Repeat(jsonFrame("hello"), frames)
+			before := h.r.count
+			h.send(t, in)
+			h.turn()
+			if n := h.r.count.framesIn - before.framesIn; n != uint64(frames) {
+				t.Errorf("%d frames handled, want %d", n, frames)
+			}
+			if n := h.r.count.writes - before.writes; n != 1 {
+				t.Errorf("%d writes for %d frames, want 1", n, frames)
+			}
+			out := make([]byte, len(in)+1)
+			if n := h.drain(out); !bytes.Equal(out[:n], in) {
+				t.Errorf("%d bytes came back, want %d", n, len(in))
+			}
 		}
-		if n := h.r.count.writes - before.writes; n != 1 {
-			t.Errorf("%d writes for %d frames, want 1", n, frames)
-		}
-		out := make([]byte, len(in)+1)
-		if n := h.drain(out); !bytes.Equal(out[:n], in) {
-			t.Errorf("%d bytes came back, want %d", n, len(in))
-		}
-	}
+	})
 }
 
 func TestBytesAndRangesLeaveWithOneCallEach(t *testing.T) {
-	file, data := testFile(t, 4096)
-	var rel countedRelease
-	h := newHandTurned(t, Options{}, &testHandler{frame: func(c *Conn, frame []byte) {
-		echo(c, frame)
-		echo(c, frame)
-		c.SendFile(int(file.Fd()), 0, len(data), &rel)
-		echo(c, frame)
-	}})
-	h.send(t, jsonFrame("x"))
-	h.turn()
-	if c := h.r.count; c.writes != 2 || c.sendFiles != 1 || rel.n.Load() != 1 {
-		t.Errorf("%d writes, %d sendfiles, %d releases", c.writes, c.sendFiles, rel.n.Load())
-	}
-	want := append(bytes.Repeat(jsonFrame("x"), 2), data...)
-	want = append(want, jsonFrame("x")...)
-	got := make([]byte, len(want)+1)
-	n := 0
-	for k := 1; k > 0; n += k {
-		k = h.drain(got[n:])
-	}
-	if !bytes.Equal(got[:n], want) {
-		t.Errorf("%d bytes, want %d", n, len(want))
-	}
+	eachPoller(t, func(t *testing.T, o Options) {
+		file, data := testFile(t, 4096)
+		var rel countedRelease
+		h := newHandTurned(t, o, &testHandler{frame: func(c *Conn, frame []byte) {
+			echo(c, frame)
+			echo(c, frame)
+			c.SendFile(int(file.Fd()), 0, len(data), &rel)
+			echo(c, frame)
+		}})
+		h.send(t, jsonFrame("x"))
+		h.turn()
+		if c := h.r.count; c.writes != 2 || c.sendFiles != 1 || rel.n.Load() != 1 {
+			t.Errorf("%d writes, %d sendfiles, %d releases", c.writes, c.sendFiles, rel.n.Load())
+		}
+		want := append(bytes.Repeat(jsonFrame("x"), 2), data...)
+		want = append(want, jsonFrame("x")...)
+		got := make([]byte, len(want)+1)
+		n := 0
+		for k := 1; k > 0; n += k {
+			k = h.drain(got[n:])
+		}
+		if !bytes.Equal(got[:n], want) {
+			t.Errorf("%d bytes, want %d", n, len(want))
+		}
+	})
 }
 
 // No connection gets more than its share of a turn, and none loses what it did not get.
 func TestShareOfATurn(t *testing.T) {
-	h := newHandTurned(t, Options{}, &testHandler{frame: echo})
-	in := bytes.Repeat(makeFrame(1, "x", ""), 3*framesPerTurn/2)
-	h.send(t, jsonFrame("first"))
-	h.turn()
-	h.drain(make([]byte, 1024))
-	before := h.r.count.framesIn
-	h.send(t, in)
-	h.turn()
-	if n := h.r.count.framesIn - before; n != framesPerTurn {
-		t.Errorf("%d frames in the first turn", n)
-	}
-	h.r.turn() // does not wait: the connection is ready
-	if n := h.r.count.framesIn - before; n != 3*framesPerTurn/2 {
-		t.Errorf("%d frames in two turns", n)
-	}
-	if h.c.in != nil || h.c.pause != 0 {
-		t.Errorf("%d bytes held, pause %b", len(h.c.in), h.c.pause)
-	}
+	eachPoller(t, func(t *testing.T, o Options) {
+		h := newHandTurned(t, o, &testHandler{frame: echo})
+		in := bytes.Repeat(makeFrame(1, "x", ""), 3*framesPerTurn/2)
+		h.send(t, jsonFrame("first"))
+		h.turn()
+		h.drain(make([]byte, 1024))
+		before := h.r.count.framesIn
+		h.send(t, in)
+		h.turn()
+		// A ring's share ends with the piece in which it is used up.
+		if n := h.r.count.framesIn - before; n != framesPerTurn && (h.r.ring == nil || n < framesPerTurn || n > framesPerTurn+defaultRingBufferSize/8) {
+			t.Errorf("%d frames in the first turn", n)
+		}
+		h.r.turn() // does not wait: the connection is ready
+		if n := h.r.count.framesIn - before; n != 3*framesPerTurn/2 {
+			t.Errorf("%d frames in two turns", n)
+		}
+		if h.c.in != nil || h.c.pause != 0 {
+			t.Errorf("%d bytes held, pause %b", len(h.c.in), h.c.pause)
+		}
+	})
 }
 
 // The buffer of an unfinished frame follows the bytes that came, not those that were announced.
 func TestBuffersGrowWithWhatArrives(t *testing.T) {
-	h := newHandTurned(t, Options{}, &testHandler{frame: echo})
-	frame := jsonFrame(strings.Repeat("x", 8<<20))
-	h.send(t, frame[:3])
-	h.turn()
-	h.send(t, frame[3:9])
-	h.turn()
-	if n := cap(h.c.in); n > 4<<10 {
-		t.Errorf("%d bytes for 9", n)
-	}
-	for sent := 9; sent < 1<<20; {
-		n := min(50_000, len(frame)-sent)
-		h.send(t, frame[sent:sent+n])
-		sent += n
+	eachPoller(t, func(t *testing.T, o Options) {
+		h := newHandTurned(t, o, &testHandler{frame: echo})
+		frame := jsonFrame(strings.Repeat("x", 8<<20))
+		h.send(t, frame[:3])
 		h.turn()
-		if len(h.c.in) != sent {
-			t.Fatalf("%d bytes held of %d", len(h.c.in), sent)
+		h.send(t, frame[3:9])
+		h.turn()
+		if n := cap(h.c.in); n > 4<<10 {
+			t.Errorf("%d bytes for 9", n)
 		}
-		if n := cap(h.c.in); n > 4*sent+4<<10 {
-			t.Fatalf("%d bytes for %d", n, sent)
+		for sent := 9; sent < 1<<20; {
+			n := min(50_000, len(frame)-sent)
+			h.send(t, frame[sent:sent+n])
+			sent += n
+			h.turn()
+			for turns := 0; len(h.c.in) != sent && h.r.ring != nil && turns < 10; turns++ {
+				h.turn() // the kernel may hand a piece out later
+			}
+			if len(h.c.in) != sent {
+				t.Fatalf("%d bytes held of %d", len(h.c.in), sent)
+			}
+			if n := cap(h.c.in); n > 4*sent+4<<10 {
+				t.Fatalf("%d bytes for %d", n, sent)
+			}
 		}
-	}
-	if h.r.srv.budget.used.Load() != int64(cap(h.c.in)) {
-		t.Error("the buffer is not charged")
-	}
+		if h.r.srv.budget.used.Load() != int64(cap(h.c.in)) {
+			t.Error("the buffer is not charged")
+		}
+	})
 }
 
 // Before the first frame proves its prefix, no more than FirstFrameBytes is read.
 func TestStrangersAreReadInSmallBites(t *testing.T) {
-	h := newHandTurned(t, Options{}, &testHandler{frame: echo})
-	h.send(t, bytes.Repeat(jsonFrame("hello"), 1000))
-	h.turn()
-	if n := h.r.count.bytesIn; n != 4096 {
-		t.Errorf("%d bytes read at first", n)
-	}
-	h.turn()
-	if n := h.r.count.bytesIn; n <= 8192 {
-		t.Errorf("%d bytes read in two turns", n)
-	}
+	eachPoller(t, func(t *testing.T, o Options) {
+		h := newHandTurned(t, o, &testHandler{frame: echo})
+		h.send(t, bytes.Repeat(jsonFrame("hello"), 1000))
+		h.turn()
+		if n := h.r.count.bytesIn; n != 4096 {
+			t.Errorf("%d bytes read at first", n)
+		}
+		h.turn()
+		if n := h.r.count.bytesIn; n <= 8192 {
+			t.Errorf("%d bytes read in two turns", n)
+		}
+	})
 }
 
 // Nothing is held for a connection that is not in the middle of something.
 func TestIdleConnectionHoldsNoBuffers(t *testing.T) {
-	h := newHandTurned(t, Options{}, &testHandler{frame: echo})
-	frame := jsonFrame(strings.Repeat("x", 10_000))
-	h.send(t, frame[:5000])
-	h.turn()
-	h.send(t, frame[5000:])
-	h.turn()
-	if h.c.in != nil || h.c.head != nil || h.c.charged != 0 || h.c.partialSince != 0 {
-		t.Errorf("held: in %d, output %v, charged %d", cap(h.c.in), h.c.head, h.c.charged)
-	}
+	eachPoller(t, func(t *testing.T, o Options) {
+		h := newHandTurned(t, o, &testHandler{frame: echo})
+		frame := jsonFrame(strings.Repeat("x", 10_000))
+		h.send(t, frame[:5000])
+		h.turn()
+		h.send(t, frame[5000:])
+		h.turn()
+		if h.c.in != nil || h.c.head != nil || h.c.charged != 0 || h.c.partialSince != 0 {
+			t.Errorf("held: in %d, output %v, charged %d", cap(h.c.in), h.c.head, h.c.charged)
+		}
+	})
 }
 
 // wantNoAllocs fails if a round of fn allocates. The race detector allocates by itself.
@@ -203,48 +242,56 @@ func wantNoAllocs(t *testing.T, what string, fn func()) {
 }
 
 func TestFrameToResponseDoesNotAllocate(t *testing.T) {
-	file, _ := testFile(t, 4096)
-	var rel countedRelease
-	fd := int(file.Fd())
-	h := newHandTurned(t, Options{}, &testHandler{frame: func(c *Conn, frame []byte) {
-		echo(c, frame)
-		if bytes.Contains(frame, []byte("pull")) {
-			c.SendFile(fd, 0, 1024, &rel)
-		}
-	}})
-	out := make([]byte, 1<<20)
-	round := func(pieces ...[]byte) func() {
-		return func() {
-			for _, in := range pieces {
-				h.send(t, in)
-				h.turn()
+	eachPoller(t, func(t *testing.T, o Options) {
+		file, _ := testFile(t, 4096)
+		var rel countedRelease
+		fd := int(file.Fd())
+		h := newHandTurned(t, o, &testHandler{frame: func(c *Conn, frame []byte) {
+			echo(c, frame)
+			if bytes.Contains(frame, []byte("pull")) {
+				c.SendFile(fd, 0, 1024, &rel)
 			}
-			if h.drain(out) == 0 {
-				t.Fatal("no answer")
+		}})
+		out := make([]byte, 1<<20)
+		round := func(pieces ...[]byte) func() {
+			return func() {
+				for _, in := range pieces {
+					h.send(t, in)
+					h.turn()
+				}
+				got := h.drain(out)
+				for turns := 0; got == 0 && h.r.ring != nil && turns < 10; turns++ {
+					h.turn()
+					got = h.drain(out)
+				}
+				if got == 0 {
+					t.Fatal("no answer")
+				}
 			}
 		}
-	}
-	big := jsonFrame(strings.Repeat("x", 40_000))
-	batch := bytes.Repeat(jsonFrame(strings.Repeat("x", 300)), 64)
-	wantNoAllocs(t, "64 frames", round(batch))
-	wantNoAllocs(t, "a frame in two pieces", round(big[:20_000], big[20_000:]))
-	wantNoAllocs(t, "frames cut anywhere", round(batch[:999], batch[999:5000], batch[5000:]))
-	wantNoAllocs(t, "pull", round(jsonFrame("pull")))
-	reply := jsonFrame("reply")
-	wantNoAllocs(t, "Send", func() {
-		h.c.Send(reply)
-		h.r.turn()
-		h.drain(out)
+		big := jsonFrame(strings.Repeat("x", 40_000))
+		batch := bytes.Repeat(jsonFrame(strings.Repeat("x", 300)), 64)
+		wantNoAllocs(t, "64 frames", round(batch))
+		wantNoAllocs(t, "a frame in two pieces", round(big[:20_000], big[20_000:]))
+		wantNoAllocs(t, "frames cut anywhere", round(batch[:999], batch[999:5000], batch[5000:]))
+		wantNoAllocs(t, "pull", round(jsonFrame("pull")))
+		reply := jsonFrame("reply")
+		wantNoAllocs(t, "Send", func() {
+			h.c.Send(reply)
+			h.r.turn()
+			h.letGo()
+			h.drain(out)
+		})
+		ran := 0
+		fn := func() { ran++ }
+		wantNoAllocs(t, "Post", func() {
+			h.r.Post(fn)
+			h.r.turn()
+		})
+		if ran == 0 {
+			t.Error("posted function did not run")
+		}
 	})
-	ran := 0
-	fn := func() { ran++ }
-	wantNoAllocs(t, "Post", func() {
-		h.r.Post(fn)
-		h.r.turn()
-	})
-	if ran == 0 {
-		t.Error("posted function did not run")
-	}
 }
 
 // A connection that is held up keeps at most what it was promised, and is not asked for more.
@@ -331,58 +378,63 @@ func TestSweepReachesEveryConnection(t *testing.T) {
 }
 
 func TestAcceptedSocketsHaveNoDelay(t *testing.T) {
-	got := make(chan int, 1)
-	s := serve(t, Options{}, &testHandler{frame: func(c *Conn, frame []byte) {
-		v, _ := unix.GetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY)
-		got <- v
-	}})
-	dial(t, s).send(jsonFrame("x"))
-	if receive(t, got) == 0 {
-		t.Error("TCP_NODELAY is off")
-	}
+	eachPoller(t, func(t *testing.T, o Options) {
+		got := make(chan int, 1)
+		s := serve(t, o, &testHandler{frame: func(c *Conn, frame []byte) {
+			v, _ := unix.GetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY)
+			got <- v
+		}})
+		dial(t, s).send(jsonFrame("x"))
+		if receive(t, got) == 0 {
+			t.Error("TCP_NODELAY is off")
+		}
+	})
 }
 
 // With all descriptors in use connections wait at the listener, and are served later.
 func TestAcceptSurvivesWantOfDescriptors(t *testing.T) {
-	s := serve(t, Options{Tick: 5 * time.Millisecond}, &testHandler{frame: echo})
-	var old unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
-		t.Skip(err)
-	}
-	c := dial(t, s)
-	c.send(jsonFrame("x"))
-	c.expect(jsonFrame("x"))
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	limit := old
-	limit.Cur = 3
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		unix.Close(fd)
-		t.Skip(err)
-	}
-	restore := func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &old) }
-	defer restore()
-	addr := s.Addr(0).(*net.TCPAddr)
-	sa := &unix.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())}
-	if err := unix.Connect(fd, sa); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	before := s.Stats().Turns
-	c.send(jsonFrame("others are served"))
-	c.expect(jsonFrame("others are served"))
-	eventually(t, "some turns", func() bool { return s.Stats().Turns > before+5 })
-	if n := s.Stats().Accepted; n != 1 {
-		t.Errorf("%d connections accepted", n)
-	}
-	restore()
-	unix.Write(fd, jsonFrame("late"))
-	got := make([]byte, len(jsonFrame("late")))
-	if n, err := unix.Read(fd, got); n != len(got) || !bytes.Equal(got, jsonFrame("late")) {
-		t.Errorf("read %d bytes, %v", n, err)
-	}
+	eachPoller(t, func(t *testing.T, o Options) {
+		o.Tick = 5 * time.Millisecond
+		s := serve(t, o, &testHandler{frame: echo})
+		var old unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+			t.Skip(err)
+		}
+		c := dial(t, s)
+		c.send(jsonFrame("x"))
+		c.expect(jsonFrame("x"))
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		limit := old
+		limit.Cur = 3
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			unix.Close(fd)
+			t.Skip(err)
+		}
+		restore := func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &old) }
+		defer restore()
+		addr := s.Addr(0).(*net.TCPAddr)
+		sa := &unix.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())}
+		if err := unix.Connect(fd, sa); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		before := s.Stats().Turns
+		c.send(jsonFrame("others are served"))
+		c.expect(jsonFrame("others are served"))
+		eventually(t, "some turns", func() bool { return s.Stats().Turns > before+5 })
+		if n := s.Stats().Accepted; n != 1 {
+			t.Errorf("%d connections accepted", n)
+		}
+		restore()
+		unix.Write(fd, jsonFrame("late"))
+		got := make([]byte, len(jsonFrame("late")))
+		if n, err := unix.Read(fd, got); n != len(got) || !bytes.Equal(got, jsonFrame("late")) {
+			t.Errorf("read %d bytes, %v", n, err)
+		}
+	})
 }
 
 // BenchmarkEcho is a client with 64 requests in flight on one loopback connection.

@@ -15,7 +15,7 @@ const hasPoller = false
 
 type poller struct{}
 
-type ring struct{}
+type ring struct{ inFlight int }
 
 var errNoRing = errors.New("io_uring is linux's")
 

@@ -25,8 +25,8 @@ import (
 // A proven connection has one multishot receive in flight, into buffers that all connections of the reactor share. A connection that is
 // not proven yet is polled, once at a time, and read as with epoll: strangers get small bites, hold none of the shared buffers, and
 // one that turns out to speak TLS leaves the ring with nothing in flight. A connection that is paused has its receive cancelled. What comes
-// before the cancellation has worked is kept behind Conn.in (Conn.late), at most as much as there are buffers; it is not read from the
-// socket a second time. A group without free buffers ends the receives that need one; each is armed anew at the end of its turn,
+// before the cancellation has worked is kept behind Conn.in (Conn.late): for one connection 32 buffers a turn, for all as much as there are
+// buffers. A group without free buffers ends the receives that need one; each is armed anew at the end of its turn,
 // when the buffers have been given back.
 //
 // # Sending
@@ -51,7 +51,6 @@ type ring struct {
 	batch    uint64
 	inFlight int
 	enabled  bool
-	senders  []*Conn
 	// messages are for sends of several segments; the first used of them are in this batch.
 	messages [64]ringMessage
 	used     int
@@ -67,7 +66,7 @@ const (
 	ringCompletions = 8192
 	ringGroup       = 1
 	// maxHeld is what a connection that waits for its turn may hold before its receive is cancelled.
-	maxHeld = 256 << 10
+	maxHeld = 64 << 10
 )
 
 // The data of an operation: its kind, the generation of its connection, and the slot, or the index of a listener.
@@ -214,7 +213,7 @@ func (r *Reactor) ringFailed(err error) {
 func (r *Reactor) waitRing() (events int, mail bool) {
 	g := r.ring
 	entered := false
-	if len(r.dirty) > 0 || len(r.ready) > 0 || r.state.Load() == woken {
+	if g.Prepared() > 0 || len(r.dirty) > 0 || len(r.ready) > 0 || r.state.Load() == woken {
 		r.submit()
 		r.collect()
 		entered = true
@@ -240,11 +239,9 @@ func (r *Reactor) collect() {
 	for {
 		done, ok := g.Completed()
 		if !ok {
-			break
+			return
 		}
-		if done.Data>>ringKindShift != ringSend {
-			g.ended(done)
-		}
+		g.ended(done)
 		switch done.Data >> ringKindShift {
 		case ringSend:
 			if c := r.ringConn(done.Data); c != nil {
@@ -255,17 +252,7 @@ func (r *Reactor) collect() {
 			g.events = append(g.events, done)
 		}
 	}
-	for i := 0; i < len(g.senders); i++ {
-		c := g.senders[i]
-		g.senders[i] = nil
-		if c.sending && !c.gone {
-			r.sent(c, c.sendSize)
-		}
-	}
-	g.senders = g.senders[:0]
 }
-
-func quiet(e *uring.Entry) { (*[64]byte)(unsafe.Pointer(e))[1] |= 1 << 6 }
 
 // ringConn is the connection that an operation was made for, or nil where it is gone.
 func (r *Reactor) ringConn(data uint64) *Conn {
@@ -358,7 +345,14 @@ func (r *Reactor) ringTakes(c *Conn, data []byte) {
 		c.late = true
 		r.touch(c)
 	default:
+		if c.tookIn != r.count.turns {
+			c.tookIn, c.took = r.count.turns, 0
+		}
+		before := r.count.framesIn
 		c.received(data)
+		if c.took += int(r.count.framesIn - before); c.took >= framesPerTurn && c.pause == 0 && !c.gone {
+			c.waitTurn() // consume sees one piece at a time
+		}
 	}
 }
 
@@ -437,13 +431,12 @@ func (r *Reactor) queueSend(c *Conn) bool {
 	if s.file || len(b) == 0 {
 		return false
 	}
-	const flags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT | unix.MSG_WAITALL
+	const flags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
 	if s.next == nil {
 		s.sending = true
 		e := r.entry(c)
 		e.Send(c.fd, b, flags)
 		e.SetData(ringData(ringSend, c.gen, c.slot))
-		quiet(e)
 		c.sendSize = len(b)
 	} else {
 		if r.ring.used == len(r.ring.messages) || !r.gather(c) {
@@ -456,11 +449,8 @@ func (r *Reactor) queueSend(c *Conn) bool {
 		c.batch = r.ring.batch
 		e.SendMsg(c.fd, &m.head, flags)
 		e.SetData(ringData(ringSend, c.gen, c.slot))
-		quiet(e)
 	}
 	c.sending = true
-	r.ring.inFlight--
-	r.ring.senders = append(r.ring.senders, c)
 	r.count.writes++
 	return true
 }

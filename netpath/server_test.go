@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -97,11 +98,24 @@ func serve(t testing.TB, o Options, h *testHandler) *Server {
 		if n := s.budget.used.Load(); n != 0 {
 			t.Errorf("%d bytes charged after Shutdown", n)
 		}
+		if err := s.ringsAreEmpty(); err != nil {
+			t.Error(err)
+		}
 		if c := s.budget.privileged.Load(); c != nil {
 			t.Errorf("connection %d still has the memory privilege", c.ID)
 		}
 	})
 	return s
+}
+
+// ringsAreEmpty says whether the rings of a server that is shut down ended with nothing in flight.
+func (s *Server) ringsAreEmpty() error {
+	for _, r := range s.reactors {
+		if r.ring != nil && r.ring.inFlight != 0 {
+			return fmt.Errorf("reactor %d ended with %d operations in flight", r.index, r.ring.inFlight)
+		}
+	}
+	return nil
 }
 
 type testClient struct {
