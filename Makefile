@@ -28,12 +28,13 @@ test: ## go vet and all tests
 	$(GO) vet ./...
 	$(GO) test ./...
 
-test-engines: ## the log's, the store's and the broker's tests with each log engine
+test-engines: ## the log's, the store's and the broker's tests with each log engine and poller
 	@for engine in pwrite direct uring; do \
 		echo "ioEngine=$$engine"; RINGMQ_TEST_IO_ENGINE=$$engine $(GO) test ./commitlog ./store ./broker || exit 1; \
 	done
 	RINGMQ_TEST_IO_ENGINE=portable $(GO) test ./store ./broker
 	RINGMQ_TEST_SYNC=1 RINGMQ_TEST_IO_ENGINE=uring $(GO) test ./commitlog
+	RINGMQ_TEST_POLLER=uring $(GO) test ./broker
 
 race: ## tests of the control plane and the store under the race detector
 	CGO_ENABLED=1 $(GO) test -race $(RACE)

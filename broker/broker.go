@@ -206,7 +206,7 @@ func (b *Broker) newServer(c *config.Broker) (*netpath.Server, error) {
 	}
 	return netpath.NewServer(netpath.Options{
 		Listen: addrs, Reactors: reactorsOf(c), CPUs: cpus, Portable: c.IoEngine == "portable", Limits: limits, TLSMode: mode, TLSConfig: tlsConfig,
-		ProxyProtocol: c.ProxyProtocol != "off", Backlog: c.ServerSocketBacklog, Rebalance: rebalance, Logger: b.log,
+		ProxyProtocol: c.ProxyProtocol != "off", Backlog: c.ServerSocketBacklog, Rebalance: rebalance, Poller: b.pollerOf(c), Logger: b.log,
 		NewHandler: func(r *netpath.Reactor) netpath.Handler { return newHandler(b, r) },
 	})
 }

@@ -70,6 +70,9 @@ func underTest(cfg *config.Broker) {
 	if engine := os.Getenv("RINGMQ_TEST_IO_ENGINE"); engine != "" {
 		cfg.IoEngine, cfg.LogTailBytes = engine, 32<<20
 	}
+	if poller := os.Getenv("RINGMQ_TEST_POLLER"); poller != "" {
+		cfg.ReactorPoller = poller
+	}
 }
 
 // openTestBroker leaves it to the caller to end the broker.

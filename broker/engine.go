@@ -13,6 +13,7 @@ import (
 	"github.com/ringmq/ringmq/commitlog"
 	"github.com/ringmq/ringmq/config"
 	"github.com/ringmq/ringmq/ioengine"
+	"github.com/ringmq/ringmq/netpath"
 )
 
 // Which log engine ioEngine=auto is.
@@ -166,5 +167,26 @@ func (b *Broker) reactorName() string {
 	if b.cfg.Load().IoEngine == portableEngine || runtime.GOOS != "linux" {
 		return portableEngine
 	}
+	if b.pollerOf(b.cfg.Load()) == netpath.PollerUring {
+		return uringPoller // epoll where that was refused, as the log says
+	}
 	return "epoll"
+}
+
+// uringPoller is a value of reactorPoller, and what tune calls it.
+const uringPoller = "uring"
+
+// pollerOf is reactorPoller; auto is what ringmq tune found.
+func (b *Broker) pollerOf(c *config.Broker) netpath.Poller {
+	name := c.ReactorPoller
+	if name == "auto" {
+		// A bad file is told of where the log engine is chosen.
+		if tuned, err := ioengine.LoadTuned(b.fsys, c.StorePathRootDir); err == nil && tuned.Reactor != nil {
+			name = tuned.Reactor.Name
+		}
+	}
+	if name == uringPoller {
+		return netpath.PollerUring
+	}
+	return netpath.PollerEpoll
 }

@@ -77,6 +77,9 @@ type Broker struct {
 	ReactorCpus string `prop:"reactorCpus" default:"" check:"cpus"`
 	// ReactorRebalance moves connections from a network thread that is far busier than another. Default true.
 	ReactorRebalance bool `prop:"reactorRebalance" default:"true"`
+	// ReactorPoller is what network threads wait with. epoll; uring: io_uring, better with hundreds of connections; auto (default): what
+	// `ringmq tune` found here, else epoll.
+	ReactorPoller string `prop:"reactorPoller" default:"auto" oneof:"auto|epoll|uring"`
 
 	// ---- Name servers ----
 

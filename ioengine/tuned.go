@@ -32,7 +32,7 @@ type Tuned struct {
 	// AsyncEngine and SyncEngine are log engines, for the two values of flushDiskType. Nil: not measured.
 	AsyncEngine *Chosen `json:"asyncEngine,omitempty"`
 	SyncEngine  *Chosen `json:"syncEngine,omitempty"`
-	// ColdRead and Reactor are for the record: a broker has one of each.
+	// ColdRead is for the record: a broker has one. Reactor is what network threads wait with.
 	ColdRead *Chosen `json:"coldRead,omitempty"`
 	Reactor  *Chosen `json:"reactor,omitempty"`
 }

@@ -274,8 +274,7 @@ func TestBuffersThatRunOut(t *testing.T) {
 // A peer that floods gets its answers; what is held of it meanwhile stays bounded.
 func TestFloodIsHeldWithinBounds(t *testing.T) {
 	var peak atomic.Int64
-	var h *handTurned
-	h = newRungByHand(t, Options{}, &testHandler{frame: func(c *Conn, frame []byte) {
+	h := newRungByHand(t, Options{}, &testHandler{frame: func(c *Conn, frame []byte) {
 		peak.Store(max(peak.Load(), int64(len(c.in)-c.inOff)))
 	}})
 	h.prove(t)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ringmq/ringmq/ioengine"
 	"github.com/ringmq/ringmq/netpath"
+	"github.com/ringmq/ringmq/uring"
 )
 
 // reactorKind is a way for the network threads to wait.
@@ -29,6 +30,13 @@ var reactorKinds = []reactorKind{
 		if runtime.GOOS != "linux" {
 			return fmt.Errorf("%w: %s has no epoll", errRefused, runtime.GOOS)
 		}
+		return nil
+	}},
+	{"uring", func(o *netpath.Options) error {
+		if _, err := uring.Probe(); err != nil {
+			return fmt.Errorf("%w: %w", errRefused, err)
+		}
+		o.Poller = netpath.PollerUring
 		return nil
 	}},
 	{"portable", func(o *netpath.Options) error {
