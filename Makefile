@@ -6,6 +6,7 @@ BIN      := bin/ringmq
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
+ENGINES  ?= pwrite direct uring portable
 # Rooms whose goroutines share state; only those that exist.
 RACE     := $(addsuffix /...,$(addprefix ./,$(wildcard nameserver broker store commitlog netpath config client metrics)))
 CRASH    := $(addsuffix /...,$(addprefix ./,$(wildcard ioengine commitlog store broker nameserver)))
@@ -28,11 +29,12 @@ test: ## go vet and all tests
 	$(GO) vet ./...
 	$(GO) test ./...
 
-test-engines: ## the log's, the store's and the broker's tests with each log engine and poller
-	@for engine in pwrite direct uring; do \
-		echo "ioEngine=$$engine"; RINGMQ_TEST_IO_ENGINE=$$engine $(GO) test ./commitlog ./store ./broker || exit 1; \
+test-engines: ## the log's, the store's and the broker's tests with each of ENGINES (pwrite direct uring portable), then with the ring reactor
+	@for engine in $(ENGINES); do \
+		echo "ioEngine=$$engine"; \
+		rooms="./store ./broker"; [ $$engine = portable ] || rooms="./commitlog $$rooms"; \
+		RINGMQ_TEST_IO_ENGINE=$$engine $(GO) test $$rooms || exit 1; \
 	done
-	RINGMQ_TEST_IO_ENGINE=portable $(GO) test ./store ./broker
 	RINGMQ_TEST_SYNC=1 RINGMQ_TEST_IO_ENGINE=uring $(GO) test ./commitlog
 	RINGMQ_TEST_POLLER=uring $(GO) test ./broker
 
