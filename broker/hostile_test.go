@@ -260,7 +260,7 @@ func TestReaderThatNeverReads(t *testing.T) {
 	for _, topic := range []string{"files", "copies"} {
 		t.Run(topic, func(t *testing.T) {
 			check := b.witness()
-			before := heap()
+			before, inFlight := heap(), b.server.Stats().InFlightBytes // the portable path keeps the buffers of who has sent much
 			pull := frame(remoting.SerializeRocketMQ, remoting.ReqPullMessage, 1, 0, toPull("G", topic, 0, 0), nil)
 			const readers = 8
 			var all []*rawConn
@@ -281,7 +281,7 @@ func TestReaderThatNeverReads(t *testing.T) {
 			for _, c := range all {
 				require.NoError(t, c.Close())
 			}
-			eventually(t, "they are gone", func() bool { return b.server.Stats().InFlightBytes == 0 })
+			eventually(t, "they are gone", func() bool { return b.server.Stats().InFlightBytes <= inFlight })
 		})
 	}
 }
