@@ -17,6 +17,7 @@ import (
 	"github.com/ringmq/ringmq/client"
 	"github.com/ringmq/ringmq/commitlog"
 	"github.com/ringmq/ringmq/config"
+	"github.com/ringmq/ringmq/internal/beat"
 	"github.com/ringmq/ringmq/ioengine"
 	"github.com/ringmq/ringmq/message"
 	"github.com/ringmq/ringmq/netpath"
@@ -283,13 +284,13 @@ func (b *Broker) Start() {
 	b.goLabelled(ctx, "schedule", b.schedule.run)
 	b.goLabelled(ctx, "register", b.register.run)
 	b.goLabelled(ctx, "expiry", func(ctx context.Context) {
-		every(ctx, 10*time.Second, func() {
+		beat.Every(ctx, 10*time.Second, func() {
 			b.expireClients()
 			b.locks.sweep(steadyNow())
 		})
 	})
 	b.goLabelled(ctx, "stats", func(ctx context.Context) {
-		every(ctx, time.Second, func() { b.stats.tick(steadyNow(), b.now()) })
+		beat.Every(ctx, time.Second, func() { b.stats.tick(steadyNow(), b.now()) })
 	})
 }
 
@@ -299,30 +300,6 @@ func (b *Broker) goLabelled(ctx context.Context, name string, run func(context.C
 
 // spawn runs work that a reactor must not wait for.
 func (b *Broker) spawn(work func()) { b.wg.Go(work) }
-
-func every(ctx context.Context, d time.Duration, work func()) {
-	timer := time.NewTimer(untilNext(d))
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-			work()
-			timer.Reset(untilNext(d))
-		}
-	}
-}
-
-// untilNext is the time to the next multiple of d. What is done every second is done at the same moment, by whatever goroutine: an idle
-// process wakes once for all of it, and each wake costs a few switches of threads.
-func untilNext(d time.Duration) time.Duration {
-	wait := d - time.Duration(time.Now().UnixNano())%d
-	if wait < d/4 {
-		wait += d // a timer that came a moment early must not count twice
-	}
-	return wait
-}
 
 // Addr is where clients reach this broker: brokerIP1:listenPort.
 func (b *Broker) Addr() string { return b.addr }

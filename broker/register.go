@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ringmq/ringmq/client"
+	"github.com/ringmq/ringmq/internal/beat"
 	"github.com/ringmq/ringmq/remoting"
 )
 
@@ -65,24 +66,24 @@ func (r *registrar) run(ctx context.Context) {
 	close(r.first)
 	for {
 		cfg := r.b.cfg.Load()
-		beat := time.NewTimer(time.Duration(cfg.BrokerHeartbeatInterval) * time.Millisecond)
+		pulse := time.NewTimer(time.Duration(cfg.BrokerHeartbeatInterval) * time.Millisecond)
 		full := time.NewTimer(time.Duration(cfg.RegisterNameServerPeriod) * time.Millisecond)
 	round:
 		for {
 			select {
 			case <-ctx.Done():
-				beat.Stop()
+				pulse.Stop()
 				full.Stop()
 				r.closeAll()
 				return
 			case <-r.again:
 				r.registerChanged(ctx)
-			case <-beat.C:
+			case <-pulse.C:
 				r.heartbeat(ctx)
-				beat.Reset(untilNext(time.Duration(r.b.cfg.Load().BrokerHeartbeatInterval) * time.Millisecond))
+				pulse.Reset(beat.UntilNext(time.Duration(r.b.cfg.Load().BrokerHeartbeatInterval) * time.Millisecond))
 			case <-full.C:
 				r.registerAgain(ctx)
-				beat.Stop()
+				pulse.Stop()
 				break round
 			}
 		}

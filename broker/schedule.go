@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ringmq/ringmq/commitlog"
+	"github.com/ringmq/ringmq/internal/beat"
 	"github.com/ringmq/ringmq/ioengine"
 	"github.com/ringmq/ringmq/message"
 	"github.com/ringmq/ringmq/remoting"
@@ -147,7 +148,7 @@ func (d *delivery) rest(next int64) time.Duration {
 	if wait := next - d.b.nowMillis(); wait < most.Milliseconds() {
 		return time.Duration(max(wait, 1)) * time.Millisecond
 	}
-	return min(most, untilNext(most))
+	return min(most, beat.UntilNext(most))
 }
 
 // settle lets deliveries that have reached the device count as such, and marks those since as the next to look at.

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/ringmq/ringmq/ioengine"
 )
 
 // mount is one line of /proc/self/mountinfo.
@@ -25,7 +27,7 @@ func (m mount) has(option string) bool {
 
 // mountOf finds the mount that dir lies on: of those above it the deepest, of several at one place the latest.
 func (m *machine) mountOf(dir string) (best mount, found bool) {
-	dir = existing(dir)
+	dir = ioengine.Existing(dir)
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = real
 	}

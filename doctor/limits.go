@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/ringmq/ringmq/ioengine"
 )
 
 // unlimited stands for a limit that there is not.
@@ -101,7 +103,7 @@ func lookMaps(m *machine) []Finding {
 	}
 	want := int64(mapsBesides)
 	about := "two for each segment in use"
-	if _, total, err := m.files.Usage(existing(m.CommitLogDir)); err == nil {
+	if _, total, err := m.files.Usage(ioengine.Existing(m.CommitLogDir)); err == nil {
 		segments := total / m.SegmentSize
 		want += 2 * segments
 		about = fmt.Sprintf("two for each of the %d segments the disk can hold", segments)

@@ -27,7 +27,7 @@ func lookStore(m *machine) []Finding {
 
 // lookFolder looks at one folder, its file system and its device.
 func lookFolder(m *machine, label, dir string) []Finding {
-	at := existing(dir)
+	at := ioengine.Existing(dir)
 	folder, usable := lookWritable(m, label+" folder", dir, at)
 	findings := []Finding{folder}
 	if m.linux {
@@ -44,20 +44,6 @@ func lookFolder(m *machine, label, dir string) []Finding {
 		findings = append(findings, probeFolder(m, label, at)...)
 	}
 	return findings
-}
-
-// existing is the folder itself, or the nearest one above it that there is already: the broker makes the rest.
-func existing(dir string) string {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return "."
-	}
-	for {
-		if _, err := os.Stat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) || filepath.Dir(dir) == dir {
-			return dir
-		}
-		dir = filepath.Dir(dir)
-	}
 }
 
 // probeName starts the names of probe files.
@@ -183,7 +169,7 @@ func probeDirect(m *machine, name, dir string) Finding {
 
 // lookSpace: the tail's segment and the next one are made in advance.
 func lookSpace(m *machine, name string) Finding {
-	at := existing(m.CommitLogDir)
+	at := ioengine.Existing(m.CommitLogDir)
 	free, _, err := m.files.Usage(at)
 	if err != nil {
 		return note(name, errorText(err), "retention cannot see how full the disk is", "df "+at)
@@ -201,7 +187,7 @@ func lookSpace(m *machine, name string) Finding {
 
 // lookUsed compares with the three ratios at which retention acts.
 func lookUsed(m *machine, name string) Finding {
-	at := existing(m.CommitLogDir)
+	at := ioengine.Existing(m.CommitLogDir)
 	free, total, err := m.files.Usage(at)
 	if err != nil || total <= 0 {
 		return note(name, "not seen", "retention cannot see how full the disk is", "df "+at)

@@ -208,15 +208,7 @@ func (c *Conn) deliver(l letter) bool {
 			r.mu.Unlock()
 			continue
 		}
-		ok := !r.shut
-		if ok {
-			r.mail = append(r.mail, l)
-		}
-		r.mu.Unlock()
-		if ok {
-			r.Wake()
-		}
-		return ok
+		return r.deliverUnlock(l)
 	}
 }
 

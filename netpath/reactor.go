@@ -214,6 +214,11 @@ func (r *Reactor) Post(fn func()) bool {
 // write puts one of our own letters into the mail; they are bounded by what they are about.
 func (r *Reactor) write(l letter) bool {
 	r.mu.Lock()
+	return r.deliverUnlock(l)
+}
+
+// deliverUnlock puts l into the mail and lets go of mu, which the caller took.
+func (r *Reactor) deliverUnlock(l letter) bool {
 	ok := !r.shut
 	if ok {
 		r.mail = append(r.mail, l)

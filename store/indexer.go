@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ringmq/ringmq/internal/beat"
 	"github.com/ringmq/ringmq/message"
 )
 
@@ -47,7 +48,7 @@ func (x *indexer) run(ctx context.Context, s *Store) {
 			rest = min(2*rest, indexRest)
 		}
 		if rest == indexRest {
-			timer.Reset(untilNext(rest))
+			timer.Reset(beat.UntilNext(rest))
 		} else {
 			timer.Reset(rest)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ringmq/ringmq/commitlog"
+	"github.com/ringmq/ringmq/internal/beat"
 	"github.com/ringmq/ringmq/ioengine"
 	"github.com/ringmq/ringmq/message"
 )
@@ -144,7 +145,7 @@ func TestHelperStore(t *testing.T) {
 	syncFlush := os.Getenv("STORE_TEST_FLUSH") == "SYNC_FLUSH"
 	dice := rand.New(rand.NewPCG(uint64(os.Getpid()), 2))
 	// Checkpoints all the time: a kill meets one on its way now and then.
-	go every(t.Context(), 20*time.Millisecond, func() {
+	go beat.Every(t.Context(), 20*time.Millisecond, func() {
 		if err := s.Checkpoint(); err != nil {
 			t.Error(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ringmq/ringmq/commitlog"
+	"github.com/ringmq/ringmq/internal/beat"
 	"github.com/ringmq/ringmq/message"
 )
 
@@ -102,7 +103,7 @@ func (s *Store) DeleteExpired() { s.retention.now.Store(true) }
 func (s *Store) runRetention(ctx context.Context) {
 	s.retention.started = time.Now()
 	s.retention.startedWall = s.opt.Now()
-	every(ctx, s.opt.Retention.Every, func() { s.retain(ctx) })
+	beat.Every(ctx, s.opt.Retention.Every, func() { s.retain(ctx) })
 }
 
 // retain drops what has to go now.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ringmq/ringmq/commitlog"
+	"github.com/ringmq/ringmq/internal/beat"
 	"github.com/ringmq/ringmq/ioengine"
 	"github.com/ringmq/ringmq/message"
 )
@@ -139,37 +140,12 @@ func (s *Store) goLabelled(ctx context.Context, name string, run func(ctx contex
 	})
 }
 
-// every calls work until ctx ends, with about d between.
-func every(ctx context.Context, d time.Duration, work func()) {
-	timer := time.NewTimer(untilNext(d))
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-			work()
-			timer.Reset(untilNext(d))
-		}
-	}
-}
-
-// untilNext is the time to the next multiple of d. What is done every second is done at the same moment, by whatever goroutine: an idle
-// process wakes once for all of it, and each wake costs a few switches of threads.
-func untilNext(d time.Duration) time.Duration {
-	wait := d - time.Duration(time.Now().UnixNano())%d
-	if wait < d/4 {
-		wait += d // a timer that came a moment early must not count twice
-	}
-	return wait
-}
-
 // writeBackEvery is how often the queues that are due are written.
 const writeBackEvery = time.Second
 
 // maintain writes queue entries out every second and makes checkpoints, so that a kill -9 has little to read again.
 func (s *Store) maintain(ctx context.Context) {
-	every(ctx, writeBackEvery, func() {
+	beat.Every(ctx, writeBackEvery, func() {
 		if s.log.Err() != nil && !errors.Is(s.log.Err(), commitlog.ErrDiskFull) {
 			return
 		}
