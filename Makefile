@@ -35,7 +35,7 @@ test-engines: ## the log's, the store's and the broker's tests with each of ENGI
 		rooms="./store ./broker"; [ $$engine = portable ] || rooms="./commitlog $$rooms"; \
 		RINGMQ_TEST_IO_ENGINE=$$engine $(GO) test $$rooms || exit 1; \
 	done
-	RINGMQ_TEST_SYNC=1 RINGMQ_TEST_IO_ENGINE=uring $(GO) test ./commitlog
+	RINGMQ_TEST_SYNC=1 RINGMQ_TEST_IO_ENGINE=uring $(GO) test ./commitlog ./broker
 	RINGMQ_TEST_POLLER=uring $(GO) test ./broker
 
 race: ## tests of the control plane and the store under the race detector

@@ -105,7 +105,7 @@ func Open(cfg *config.Live[config.Broker], o Options) (*Broker, error) {
 	if b.now == nil {
 		b.now = time.Now
 	}
-	for _, step := range []func() error{b.listen, b.openTables, b.openStore} {
+	for _, step := range []func() error{b.listen, b.openTables, b.openStore, b.hostCommits} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, b.closeUnstarted())
 		}

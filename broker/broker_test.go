@@ -65,10 +65,13 @@ func newTestBroker(t testing.TB, o brokerOptions) *testBroker {
 	return b
 }
 
-// underTest applies RINGMQ_TEST_IO_ENGINE, with which make test-engines runs these tests for each engine.
+// underTest applies RINGMQ_TEST_IO_ENGINE and RINGMQ_TEST_SYNC, with which make test-engines runs these tests for each engine.
 func underTest(cfg *config.Broker) {
 	if engine := os.Getenv("RINGMQ_TEST_IO_ENGINE"); engine != "" {
 		cfg.IoEngine, cfg.LogTailBytes = engine, 32<<20
+	}
+	if os.Getenv("RINGMQ_TEST_SYNC") != "" {
+		cfg.FlushDiskType = config.SyncFlush
 	}
 	if poller := os.Getenv("RINGMQ_TEST_POLLER"); poller != "" {
 		cfg.ReactorPoller = poller

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,9 +28,12 @@ type handler struct {
 	acks ackQueue
 	// appended: this turn stored messages. asked: some of them wait for a flush that nobody has asked for yet.
 	appended, asked bool
-	held            heldList
-	ranges          []commitlog.Range
-	nextExpiry      int64
+	// committer carries out group commits on this thread; nil where the log's flusher does. waits says to the others that acks is not empty.
+	committer  *commitlog.Committer
+	waits      atomic.Bool
+	held       heldList
+	ranges     []commitlog.Range
+	nextExpiry int64
 
 	inboxMu sync.Mutex
 	inbox   []*heldPull // pulls whose queue got messages; filled by whoever dispatches
@@ -181,10 +185,7 @@ func (h *handler) OnTurn(now netpath.Clock) {
 		h.appended = false
 		h.b.store.Dispatch()
 	}
-	if h.asked {
-		h.asked = false
-		h.b.store.Log().RequestFlush()
-	}
+	h.commit()
 	h.countTurn()
 	h.releaseAcks(now)
 	h.runWoken(now)
@@ -200,6 +201,44 @@ func (h *handler) OnTurn(now netpath.Clock) {
 	}
 }
 
+// commit has what this turn stored flushed where somebody waits for it, and takes what has been.
+func (h *handler) commit() {
+	if h.committer != nil {
+		// What this thread moves on itself it need not be woken for.
+		h.waits.Store(false)
+		if h.asked {
+			h.committer.Commit()
+		} else {
+			h.committer.Look()
+		}
+	} else if h.asked {
+		h.b.store.Log().RequestFlush()
+	}
+	h.asked = false
+	h.waits.Store(h.acks.Len() > 0)
+}
+
+// hostCommits lets the reactors carry out group commits where the log's engine can do that. Before Server.Start.
+func (b *Broker) hostCommits() error {
+	for _, h := range b.allHandlers() {
+		c, err := b.store.Log().NewCommitter()
+		if errors.Is(err, commitlog.ErrNotHosted) {
+			return nil
+		}
+		if err == nil {
+			err = h.reactor.Watch(c.FD())
+		}
+		if errors.Is(err, errors.ErrUnsupported) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		h.committer = c
+	}
+	return nil
+}
+
 // millisSince is the time since a moment of the monotonic clock (ns).
 func millisSince(began int64) int64 {
 	return (netpath.ReadClock().MonoNanos - began) / int64(time.Millisecond)
@@ -209,7 +248,9 @@ func millisSince(began int64) int64 {
 
 func (b *Broker) flushed() {
 	for _, h := range b.allHandlers() {
-		h.reactor.Wake()
+		if h.waits.Load() {
+			h.reactor.Wake()
+		}
 	}
 }
 

@@ -358,6 +358,7 @@ func (h *handler) releaseAcks(now netpath.Clock) {
 		a, late, ok := h.acks.Next(flushed, deadline)
 		switch {
 		case !ok:
+			h.waits.Store(h.acks.Len() > 0)
 			return
 		case !late:
 			h.send.stats.putTook(a.topic, a.queueID, (now.MonoNanos-a.began)/int64(time.Millisecond))

@@ -2,8 +2,10 @@ package commitlog
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"runtime/pprof"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,9 +28,19 @@ import (
 // block too, then sync the files.
 type pipeline struct {
 	l *Log
+	// w is the flusher's own writer.
 	w ioengine.LogWriter
-	// commit and kick are the wishes of other goroutines: a group commit, a look at what is to be written.
-	commit, kick atomic.Bool
+	// commit and kick are the wishes of other goroutines: a group commit, a look at what is to be written. look: somebody found mu taken, and
+	// whoever has it takes a turn for them.
+	commit, kick, look atomic.Bool
+
+	// mu guards everything below. Only the flusher waits for it. Nothing waits for the device with it held, but for the engines that have one operation at
+	// a time.
+	mu sync.Mutex
+	// at is the writer of the thread that has mu: it starts operations there. hosted are those of all committers.
+	at     ioengine.LogWriter
+	hosted []ioengine.SharedWriter
+	ended  bool
 
 	// next is the log offset up to which writes were started; want up to which they shall be, the last block included.
 	// Invariant: flushed <= written <= next <= published.
@@ -36,7 +48,7 @@ type pipeline struct {
 	// pieces are in the order of the log; those in front that are done are taken out. Their tickets count up.
 	pieces []piece
 	ticket uint64 // of the next piece
-	flying int    // operations in the writer
+	flying int    // operations in all writers
 	// seen and seenAt are the end of the log and the appenders' clock when start looked last.
 	seen, seenAt int64
 
@@ -117,29 +129,45 @@ func (p *pipeline) run(ctx context.Context) {
 	every := p.l.flushEvery()
 	tick := time.Now().Add(every)
 	for {
-		quit := ctx.Err() != nil
-		commit, now := p.commit.Swap(false), time.Now()
-		if late := !now.Before(tick); late || commit || quit {
-			p.wish()
-			if late {
-				tick = now.Add(every)
-			}
+		quit, now := ctx.Err() != nil, time.Now()
+		late := !now.Before(tick)
+		if late {
+			tick = now.Add(every)
 		}
-		p.kick.Store(false)
-		p.start()
-		if p.l.failed.Load() != nil || quit && p.settled() {
+		p.mu.Lock()
+		p.turn(p.w, late || quit)
+		over := p.l.failed.Load() != nil || quit && p.settled()
+		p.mu.Unlock()
+		if over {
 			break
 		}
-		p.reap(max(tick.Sub(now), time.Millisecond))
+		if !p.look.Load() {
+			p.reap(max(tick.Sub(now), time.Millisecond))
+		}
 	}
-	// The memory of what is in flight must outlive it.
-	for p.flying > 0 {
-		p.reap(-1)
-	}
-	if err := p.w.Close(); err != nil {
-		p.l.opt.Logger.Warn("close the log's writer", "err", err)
-	}
+	p.settle()
+	err := p.w.Close()
 	<-ctx.Done()
+	// Reactors look at their writers until the log is closed.
+	for _, w := range p.hosted {
+		err = errors.Join(err, w.Close())
+	}
+	if err != nil {
+		p.l.opt.Logger.Warn("close the log's writers", "err", err)
+	}
+}
+
+// settle waits for what is in flight, whose memory must outlive it, and starts no more.
+func (p *pipeline) settle() {
+	p.mu.Lock()
+	for p.flying > 0 {
+		p.turn(p.w, false)
+		p.mu.Unlock()
+		p.reap(time.Millisecond) // nobody wakes the flusher for what is in flight at committers
+		p.mu.Lock()
+	}
+	p.ended = true
+	p.mu.Unlock()
 }
 
 // settled tells that all is written and flushed.
@@ -147,16 +175,42 @@ func (p *pipeline) settled() bool {
 	return p.flying == 0 && p.flushTo == 0 && p.l.flushed.Load() == p.l.published.Load()
 }
 
-// reap takes what is done, waiting d for the first.
-func (p *pipeline) reap(d time.Duration) {
-	for {
-		ended, ok := p.w.Next(d)
-		if !ok {
-			return
+// turn takes what is done and starts, at w, what is due. wish: also what nobody asked for.
+func (p *pipeline) turn(w ioengine.LogWriter, wish bool) {
+	p.look.Store(false)
+	p.kick.Store(false)
+	if p.ended {
+		return
+	}
+	p.at = w
+	p.takeHosted()
+	if p.commit.Swap(false) || wish {
+		p.wish()
+	}
+	p.start()
+	p.takeHosted() // what was started goes to the kernel with it
+}
+
+// takeHosted takes what is done at the committers.
+func (p *pipeline) takeHosted() {
+	for _, w := range p.hosted {
+		for done, ok := w.Next(0); ok; done, ok = w.Next(0) {
+			p.take(done)
 		}
-		p.flying--
-		p.ended(ended)
-		d = 0
+	}
+}
+
+// reap takes what is done at the flusher's own writer, waiting d for the first.
+func (p *pipeline) reap(d time.Duration) {
+	done, ok := p.w.Next(d)
+	if !ok {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.at = p.w
+	for ; ok; done, ok = p.w.Next(0) {
+		p.take(done)
 	}
 }
 
@@ -261,7 +315,7 @@ func (p *pipeline) add(x piece) {
 func (p *pipeline) submit(x *piece) bool {
 	x.state = flying
 	p.flying++
-	err := p.w.Write(x.seg.file, x.from-x.seg.base, x.seg.file.View(x.from-x.seg.base, x.to-x.from), p.l.opt.Sync, x.ticket)
+	err := p.at.Write(x.seg.file, x.from-x.seg.base, x.seg.file.View(x.from-x.seg.base, x.to-x.from), p.l.opt.Sync, x.ticket)
 	if err != nil {
 		p.flying--
 		p.l.fail(err)
@@ -269,9 +323,10 @@ func (p *pipeline) submit(x *piece) bool {
 	return err == nil
 }
 
-// ended is an operation that is done.
-func (p *pipeline) ended(d ioengine.Done) {
+// take takes an operation that is done.
+func (p *pipeline) take(d ioengine.Done) {
 	l := p.l
+	p.flying--
 	switch {
 	case d.Err != nil:
 		l.fail(d.Err)
@@ -336,7 +391,7 @@ func (p *pipeline) flushIfWritten() {
 		}
 		p.syncs++
 		p.flying++
-		if err := p.w.Sync(s.file, syncTicket); err != nil {
+		if err := p.at.Sync(s.file, syncTicket); err != nil {
 			p.syncs--
 			p.flying--
 			l.fail(err)

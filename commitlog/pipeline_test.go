@@ -4,6 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -12,20 +16,27 @@ import (
 	"github.com/ringmq/ringmq/ioengine/faultfs"
 )
 
-// shuffledWriter is a device that takes several operations at a time and does them in any order: it reads the memory of a write at any moment
-// between its start and its end, and a sync covers what had ended when the sync began. It checks what the pipeline promises it.
-type shuffledWriter struct {
+// device takes several operations at a time and does them in any order: it reads the memory of a write at any moment between its start and
+// its end, and a sync covers what had ended when the sync began. It checks what the pipeline promises it.
+type device struct {
 	block, depth int64
-	fail         int // so many operations succeed
-	rng          *rand.Rand
 
-	wake   chan struct{}
+	mu     sync.Mutex
+	fail   int // so many operations succeed
+	rng    *rand.Rand
 	flying []shuffled
 	most   int
 	broken []string
 }
 
+// shuffledWriter is one of the writers of a device.
+type shuffledWriter struct {
+	*device
+	wake chan struct{}
+}
+
 type shuffled struct {
+	by      *shuffledWriter
 	seg     ioengine.Segment
 	off     int64
 	data    []byte
@@ -34,11 +45,24 @@ type shuffled struct {
 	ticket  uint64
 }
 
+func (d *device) writer() *shuffledWriter { return &shuffledWriter{d, make(chan struct{}, 1)} }
+
 func (w *shuffledWriter) Block() int64 { return w.block }
 
 func (w *shuffledWriter) Depth() int { return int(w.depth) }
 
+func (w *shuffledWriter) FD() int { return -1 }
+
+// Ready is now and then late, as it is for a thread that another one's look came before.
+func (w *shuffledWriter) Ready() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rng.IntN(2) == 0 && slices.ContainsFunc(w.flying, func(f shuffled) bool { return f.by == w })
+}
+
 func (w *shuffledWriter) Write(s ioengine.Segment, off int64, data []byte, durable bool, ticket uint64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if size, err := s.Size(); err != nil || off%w.block != 0 || (off+int64(len(data)))%w.block != 0 && off+int64(len(data)) != size {
 		w.broken = append(w.broken, fmt.Sprintf("a write of %d+%d is no whole blocks (%v)", off, len(data), err))
 	}
@@ -47,40 +71,38 @@ func (w *shuffledWriter) Write(s ioengine.Segment, off int64, data []byte, durab
 			w.broken = append(w.broken, fmt.Sprintf("%d+%d is written while %d+%d is", off, len(data), f.off, len(f.data)))
 		}
 	}
-	f := shuffled{seg: s, off: off, data: data, durable: durable, ticket: ticket}
+	f := shuffled{by: w, seg: s, off: off, data: data, durable: durable, ticket: ticket}
 	if w.rng.IntN(2) == 0 {
 		f.read = readByDevice(data)
 	}
-	return w.add(f)
+	w.add(f)
+	return nil
 }
 
 func (w *shuffledWriter) Sync(s ioengine.Segment, ticket uint64) error {
-	return w.add(shuffled{seg: s, ticket: ticket})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.add(shuffled{by: w, seg: s, ticket: ticket})
+	return nil
 }
 
-func (w *shuffledWriter) add(f shuffled) error {
+func (w *shuffledWriter) add(f shuffled) {
 	w.flying = append(w.flying, f)
 	w.most = max(w.most, len(w.flying))
 	if len(w.flying) > int(w.depth) {
 		w.broken = append(w.broken, fmt.Sprintf("%d operations in flight", len(w.flying)))
 	}
-	return nil
 }
 
 // Next ends a random operation, or none for the moment.
 func (w *shuffledWriter) Next(d time.Duration) (ioengine.Done, bool) {
 	for range 2 {
-		if n := len(w.flying); n > 0 && w.rng.IntN(3) == 0 {
-			i := w.rng.IntN(n)
-			f := w.flying[i]
-			w.flying = append(w.flying[:i], w.flying[i+1:]...)
-			return ioengine.Done{Ticket: f.ticket, Err: w.carryOut(f)}, true
-		}
-		if d == 0 {
-			break
+		done, own, ok := w.endOne()
+		if ok || d == 0 {
+			return done, ok
 		}
 		timeout := time.After(d)
-		if len(w.flying) > 0 || d < 0 {
+		if own > 0 || d < 0 {
 			timeout = time.After(time.Microsecond)
 		}
 		select {
@@ -90,6 +112,25 @@ func (w *shuffledWriter) Next(d time.Duration) (ioengine.Done, bool) {
 		}
 	}
 	return ioengine.Done{}, false
+}
+
+// endOne ends one of the writer's own operations, or none; own is how many it has.
+func (w *shuffledWriter) endOne() (done ioengine.Done, own int, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var places []int
+	for i, f := range w.flying {
+		if f.by == w {
+			places = append(places, i)
+		}
+	}
+	if len(places) == 0 || w.rng.IntN(3) > 0 {
+		return done, len(places), false
+	}
+	i := places[w.rng.IntN(len(places))]
+	f := w.flying[i]
+	w.flying = slices.Delete(w.flying, i, i+1)
+	return ioengine.Done{Ticket: f.ticket, Err: w.carryOut(f)}, len(places), true
 }
 
 func (w *shuffledWriter) carryOut(f shuffled) error {
@@ -117,7 +158,16 @@ func (w *shuffledWriter) Wake() {
 	}
 }
 
-func (w *shuffledWriter) Close() error { return nil }
+func (w *shuffledWriter) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, f := range w.flying {
+		if f.by == w {
+			w.broken = append(w.broken, fmt.Sprintf("a writer is closed with %d+%d in flight", f.off, len(f.data)))
+		}
+	}
+	return nil
+}
 
 // readByDevice reads as a device does: also those bytes of the last block that an append is storing at this moment. They count when their own
 // write is done.
@@ -139,7 +189,7 @@ func TestPipelineKeepsTheOrderOfTheLog(t *testing.T) {
 	for seed := range uint64(60) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		sync, fails := seed%2 == 0, seed%3 == 0
-		w := &shuffledWriter{block: 4096, depth: 1 + int64(rng.IntN(8)), fail: 1 << 30, rng: rand.New(rand.NewPCG(seed, 2)), wake: make(chan struct{}, 1)}
+		w := (&device{block: 4096, depth: 1 + int64(rng.IntN(8)), fail: 1 << 30, rng: rand.New(rand.NewPCG(seed, 2))}).writer()
 		if fails {
 			w.fail = 5 + rng.IntN(60)
 		}
@@ -148,6 +198,10 @@ func TestPipelineKeepsTheOrderOfTheLog(t *testing.T) {
 		o.EngineOptions = EngineOptions{Engine: ioengine.EnginePwrite, TailSize: 1 << 20, Sync: sync}
 		o.newWriter = func(ioengine.EngineKind, int) (ioengine.LogWriter, error) { return w, nil }
 		l := openLog(t, o, 0, false)
+		ask, stop := l.RequestFlush, func() {}
+		if sync && seed%4 == 0 {
+			ask, stop = hostCommits(t, l.Log, w.device)
+		}
 		appended := newWriter(l.Log)
 		appended.keep = []stored{}
 		var failure *FailedError
@@ -164,7 +218,7 @@ func TestPipelineKeepsTheOrderOfTheLog(t *testing.T) {
 				t.Fatal(err)
 			}
 			if rng.IntN(3) > 0 {
-				l.RequestFlush()
+				ask()
 			}
 			if rng.IntN(40) == 0 {
 				if err := l.WaitFlushed(t.Context(), l.Published()); err != nil && !errors.As(err, &failure) {
@@ -181,6 +235,7 @@ func TestPipelineKeepsTheOrderOfTheLog(t *testing.T) {
 			t.Fatalf("seed %d: flushed up to %d of %d", seed, flushed, l.Published())
 		}
 		crashed := fsys.Crash(int64(seed), faultfs.LoseAll)
+		stop()
 		l.Close()
 		for _, broken := range w.broken {
 			t.Errorf("seed %d: %s", seed, broken)
@@ -203,4 +258,37 @@ func TestPipelineKeepsTheOrderOfTheLog(t *testing.T) {
 	if deepest < 3 {
 		t.Fatalf("at most %d operations were in flight", deepest)
 	}
+}
+
+// hostCommits has two goroutines do what reactors do with their Committers until stop is called; ask is a reactor's own wish.
+func hostCommits(t *testing.T, l *Log, d *device) (ask, stop func()) {
+	var over atomic.Bool
+	var turns sync.WaitGroup
+	wishes := make(chan struct{}, 1)
+	for range 2 {
+		c, err := l.host(d.writer())
+		if err != nil {
+			t.Fatal(err)
+		}
+		turns.Go(func() {
+			for !over.Load() {
+				select {
+				case <-wishes:
+					c.Commit()
+				default:
+					c.Look()
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+	return func() {
+			select {
+			case wishes <- struct{}{}:
+			default:
+			}
+		}, func() {
+			over.Store(true)
+			turns.Wait()
+		}
 }

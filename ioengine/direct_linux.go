@@ -150,8 +150,9 @@ type flight struct {
 	durable bool
 }
 
-func newRingWriter(depth int) (LogWriter, error) {
-	r, err := uring.New(uring.Options{Entries: max(2*depth, 8)})
+func newRingWriter(depth int, shared bool) (SharedWriter, error) {
+	// A direct write is submitted without waiting, or handed to one of the kernel's threads.
+	r, err := uring.New(uring.Options{Entries: max(2*depth, 8), Shared: shared, RawSubmit: shared})
 	if err != nil {
 		return nil, err
 	}
@@ -161,6 +162,10 @@ func newRingWriter(depth int) (LogWriter, error) {
 	}
 	return w, nil
 }
+
+func (w *ringWriter) FD() int { return w.ring.FD() }
+
+func (w *ringWriter) Ready() bool { return w.ring.Posted() }
 
 func (w *ringWriter) Block() int64 { return TailBlock }
 

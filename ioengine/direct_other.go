@@ -12,6 +12,6 @@ func EngineWorks(kind EngineKind, _ string, _ int64) error {
 	return fmt.Errorf("%w: %w", ErrEngineRefused, errNoTail)
 }
 
-func newRingWriter(int) (LogWriter, error) { return nil, errNoTail }
+func newRingWriter(int, bool) (SharedWriter, error) { return nil, errNoTail }
 
 func newDirectWriter() LogWriter { return newPlainWriter() }

@@ -56,6 +56,16 @@ type LogWriter interface {
 	Close() error
 }
 
+// SharedWriter is a LogWriter that has no goroutine of its own: whoever holds the lock of its pipeline uses it. Next never waits, and nobody
+// is to be woken.
+type SharedWriter interface {
+	LogWriter
+	// FD is to be watched for being readable (EPOLLIN, edge-triggered) by the thread that starts operations: then one is done.
+	FD() int
+	// Ready tells, from any thread at any time before Close, that Next has something.
+	Ready() bool
+}
+
 // Done is an operation that ended.
 type Done struct {
 	Ticket uint64
@@ -67,13 +77,17 @@ type Done struct {
 func NewLogWriter(kind EngineKind, depth int) (LogWriter, error) {
 	switch kind {
 	case EngineUring:
-		return newRingWriter(depth)
+		return newRingWriter(depth, false)
 	case EngineDirect:
 		return newDirectWriter(), nil
 	default:
 		return newPlainWriter(), nil
 	}
 }
+
+// NewSharedWriter makes a writer of EngineUring for whoever has the lock of its pipeline. Where the kernel refuses io_uring the error wraps
+// uring.ErrUnsupported.
+func NewSharedWriter(depth int) (SharedWriter, error) { return newRingWriter(depth, true) }
 
 // plainWriter does one operation after the other, with the segment's own calls, in Write and Sync themselves.
 type plainWriter struct {

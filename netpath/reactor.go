@@ -71,6 +71,7 @@ type Reactor struct {
 	limits  *Limits
 	log     *slog.Logger
 	native  bool // waits with the system's poller instead of a channel; does not change
+	brief   bool // short waits keep the scheduler's processor: there are more of them than reactors
 	poll    poller
 	park    parking
 
@@ -137,6 +138,7 @@ func newReactor(s *Server, index int, native bool) *Reactor {
 		limits:  &s.opt.Limits,
 		log:     s.opt.Logger,
 		native:  native,
+		brief:   runtime.GOMAXPROCS(0) > s.opt.Reactors,
 		park:    newParking(),
 		scratch: make([]byte, scratchSize),
 		now:     ReadClock(),
@@ -326,15 +328,22 @@ func (r *Reactor) turn() {
 }
 
 // wait returns when there is something to do: the number of the poller's events, and whether
-// there is mail. It looks before it sleeps: under load the look finds something, and a
-// look cannot block, so it goes to the kernel without the scheduler's help.
+// there is mail. Where it could not sleep briefly without the scheduler's help it looks first: under load the look finds something,
+// and a look cannot block.
 func (r *Reactor) wait() (events int, mail bool) {
 	if r.ring != nil {
 		return r.waitRing()
 	}
-	events = r.peek()
-	if events == 0 && len(r.dirty) == 0 && len(r.ready) == 0 && r.state.CompareAndSwap(awake, asleep) {
-		events = r.sleep(r.sleepTime())
+	idle := len(r.dirty) == 0 && len(r.ready) == 0
+	if !r.brief || !idle {
+		events = r.peek()
+	}
+	if events == 0 && idle {
+		if r.state.CompareAndSwap(awake, asleep) {
+			events = r.sleep(r.sleepTime())
+		} else if r.brief {
+			events = r.peek() // mail must not keep the sockets from being looked at
+		}
 	}
 	return events, r.state.Swap(awake) == woken
 }

@@ -77,6 +77,19 @@ func (r *Reactor) openPoller() error {
 	return nil
 }
 
+// Watch has a turn begin soon after fd becomes readable, once for each time that it does; the handler looks at it in OnTurn. It is for
+// descriptors that live as long as the reactor, and may be called by anybody before Server.Start. The error wraps errors.ErrUnsupported where
+// the reactor does not wait with epoll.
+func (r *Reactor) Watch(fd int) error {
+	if !r.native || r.ring != nil {
+		return errNoWatch
+	}
+	if err := r.control(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN|unix.EPOLLET, 0, padWake); err != nil {
+		return fmt.Errorf("watch a descriptor: epoll_ctl: %w", err)
+	}
+	return nil
+}
+
 // closePoller closes the reactor's descriptors. No other goroutine writes to wakefd then:
 // interrupt holds mu and sees shut. A ring takes care of that itself.
 func (r *Reactor) closePoller() {
@@ -130,13 +143,25 @@ func (r *Reactor) peek() int {
 	return int(n)
 }
 
-// sleep waits for an event, at most d.
+// sleep waits for an event, at most d. A short wait goes without the scheduler's help: each time that Go lets a thread go into a call that may
+// take long, its monitor wakes up to take the processor away from it, which costs more than most waits here. A signal ends the wait, too.
 func (r *Reactor) sleep(d time.Duration) int {
 	if !r.native {
 		r.park.sleep(d)
 		return 0
 	}
 	millis := (d + time.Millisecond - 1) / time.Millisecond
+	if r.brief && millis > 0 {
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(r.poll.epfd),
+			uintptr(unsafe.Pointer(&r.poll.events[0])), uintptr(len(r.poll.events)), briefWait, 0, 0)
+		if errno != 0 {
+			return 0
+		}
+		if n > 0 || millis <= briefWait {
+			return int(n)
+		}
+		millis -= briefWait
+	}
 	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(r.poll.epfd),
 		uintptr(unsafe.Pointer(&r.poll.events[0])), uintptr(len(r.poll.events)), uintptr(millis), 0, 0)
 	if errno != 0 {
@@ -144,6 +169,9 @@ func (r *Reactor) sleep(d time.Duration) int {
 	}
 	return int(n)
 }
+
+// briefWait is how long a collection of garbage may have to wait for a reactor that waits, ms.
+const briefWait = 1
 
 // one is what a wake adds to the eventfd. Nobody reads it: each write is an event of its own, and the counter lasts for 2^64 of them.
 var one uint64 = 1

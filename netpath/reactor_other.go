@@ -25,6 +25,9 @@ func (r *Reactor) enableRing()           { panic("BUG: ring without io_uring") }
 func (r *Reactor) waitRing() (int, bool) { panic("BUG: ring without io_uring") }
 func (r *Reactor) queueSend(*Conn) bool  { panic("BUG: ring without io_uring") }
 
+// Watch is linux's.
+func (r *Reactor) Watch(int) error { return errNoWatch }
+
 func (r *Reactor) openPoller() error         { return nil }
 func (r *Reactor) closePoller()              {}
 func (r *Reactor) closeListeners()           {}

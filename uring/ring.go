@@ -45,6 +45,9 @@ type Options struct {
 	Disabled bool
 	// RawSubmit says that nothing submitted here can block: sockets, eventfds.
 	RawSubmit bool
+	// Shared makes a ring that has no owner: any thread may call its methods, one at a time. What is done is posted without a call by the
+	// thread that submitted it, whose sleep in another system call ends early for that. Nobody may Wait on it.
+	Shared bool
 }
 
 // Ring is one io_uring. All methods but Wake belong to its thread.
@@ -171,7 +174,11 @@ func (r *Ring) setup(o Options) (*raw.IOURingParams, error) {
 		base |= raw.IORING_SETUP_R_DISABLED
 	}
 	// SUBMIT_ALL: one bad entry fails alone, and not with it all those behind it.
-	for _, extra := range []uint32{setupSubmitAll | setupSingleIssuer | setupDeferTaskrun, setupSubmitAll | raw.IORING_SETUP_COOP_TASKRUN, 0} {
+	kinds := []uint32{setupSubmitAll | setupSingleIssuer | setupDeferTaskrun, setupSubmitAll | raw.IORING_SETUP_COOP_TASKRUN, 0}
+	if o.Shared {
+		kinds = kinds[1:]
+	}
+	for _, extra := range kinds {
 		p := &raw.IOURingParams{Flags: base | extra, CQEntries: uint32(o.Completions)}
 		fd, err := raw.IOURingSetup(uint(o.Entries), p)
 		if err == nil {
@@ -368,6 +375,9 @@ func (r *Ring) armWake() error {
 
 // Ready is how many completions can be taken without asking the kernel. The ring's own wake-up may count.
 func (r *Ring) Ready() int { return int(atomic.LoadUint32(r.cTail) - r.head) }
+
+// Posted tells, from any thread at any time before Close, that there are completions which were not taken.
+func (r *Ring) Posted() bool { return atomic.LoadUint32(r.cTail) != atomic.LoadUint32(r.cHead) }
 
 // Completed takes the oldest completion, if there is one.
 func (r *Ring) Completed() (c Completion, ok bool) {
