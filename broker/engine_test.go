@@ -99,62 +99,20 @@ func TestAutoWithoutMeasurements(t *testing.T) {
 		require.Contains(t, said.String(), "the usual choice for ASYNC_FLUSH")
 		require.NoFileExists(t, filepath.Join(b.dir, ioengine.TunedName))
 	})
-	t.Run("synchronous on a store that is there", func(t *testing.T) {
-		dir := t.TempDir()
-		require.NoError(t, os.MkdirAll(filepath.Join(dir, "commitlog"), 0o755))
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "commitlog", "00000000000000000000"), make([]byte, 1<<20), 0o644))
-		b, said := autoBroker(t, brokerOptions{Dir: dir}, config.SyncFlush)
+	t.Run("synchronous", func(t *testing.T) {
+		b, said := autoBroker(t, brokerOptions{}, config.SyncFlush)
 		defer b.shutdown()
 		require.Contains(t, said.String(), "the usual choice for SYNC_FLUSH")
-		if ioengine.EngineWorks(ioengine.EnginePwrite, dir, 1<<20) == nil {
-			require.Equal(t, ioengine.EnginePwrite, b.store.Log().Engine())
+		if ioengine.EngineWorks(ioengine.EngineUring, b.dir, 1<<20) == nil {
+			require.Equal(t, ioengine.EngineUring, b.store.Log().Engine())
 		}
 		require.NoFileExists(t, filepath.Join(b.dir, ioengine.TunedName))
 	})
 	t.Run("files that are not the machine's", func(t *testing.T) {
 		b, _ := autoBroker(t, brokerOptions{FS: faultfs.New(), Dir: "/store"}, config.SyncFlush)
 		defer b.shutdown()
-		require.Equal(t, ioengine.EngineMmap, b.store.Log().Engine())
+		require.Equal(t, ioengine.EnginePwrite, b.store.Log().Engine(), "the others open files themselves")
 	})
-}
-
-// The first start of a SYNC_FLUSH broker measures, the second one remembers.
-func TestAutoTriesOnceAndRemembers(t *testing.T) {
-	dir := t.TempDir()
-	b, said := autoBroker(t, brokerOptions{Dir: dir}, config.SyncFlush)
-	stop := sync.OnceFunc(b.shutdown)
-	defer stop()
-	if strings.Contains(said.String(), "deadline exceeded") {
-		t.Skip("the disk is too slow for a trial now")
-	}
-	require.Contains(t, said.String(), "the first start on this store tried all")
-	tuned, err := ioengine.LoadTuned(ioengine.OS(), dir)
-	require.NoError(t, err)
-	require.Equal(t, ioengine.FromTrial, tuned.Source)
-	require.Nil(t, tuned.AsyncEngine)
-	require.Equal(t, tuned.SyncEngine.Name, b.store.Log().Engine().String())
-	left, err := filepath.Glob(filepath.Join(dir, "*.tmp"))
-	require.NoError(t, err)
-	require.Empty(t, left)
-	stop()
-
-	again, said := autoBroker(t, brokerOptions{Dir: dir}, config.SyncFlush)
-	defer again.shutdown()
-	require.Equal(t, tuned.SyncEngine.Name, again.store.Log().Engine().String())
-	require.Contains(t, said.String(), "by trial on")
-	require.NotContains(t, said.String(), "the first start")
-}
-
-// The trial itself, without the limit of time that a start has.
-func TestTrialOfAllEngines(t *testing.T) {
-	dir := t.TempDir()
-	v, err := tryEngines(t.Context(), dir, filepath.Join(dir, "commitlog"))
-	require.NoError(t, err)
-	_, err = ioengine.ParseEngine(v.Chosen)
-	require.NoError(t, err)
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	require.Empty(t, entries)
 }
 
 // A file that cannot be read, or is of another machine, is told of and stops nothing.
@@ -173,7 +131,6 @@ func TestAutoWithAFileThatIsNoGood(t *testing.T) {
 			b, said = autoBroker(t, brokerOptions{Dir: dir}, config.SyncFlush)
 			defer b.shutdown()
 			require.Contains(t, said.String(), "the usual choice for SYNC_FLUSH")
-			require.NotEqual(t, ioengine.EngineUring, b.store.Log().Engine())
 			kept, err := os.ReadFile(file)
 			require.NoError(t, err)
 			require.Equal(t, text, string(kept), "nobody writes over what may be somebody's")

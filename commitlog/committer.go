@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"errors"
+	"time"
 
 	"github.com/ringmq/ringmq/ioengine"
 )
@@ -48,6 +49,9 @@ func (l *Log) host(w ioengine.SharedWriter) (*Committer, error) {
 
 // FD becomes readable when something is done that Look takes. It is to be watched for edges.
 func (c *Committer) FD() int { return c.w.FD() }
+
+// Await waits until something may be done, d at most: for a thread that has nothing else to wait for. It may return early.
+func (c *Committer) Await(d time.Duration) error { return c.w.Await(d) }
 
 // Commit starts a group commit of what is published by now, and does what Look does.
 func (c *Committer) Commit() {

@@ -53,6 +53,8 @@ func (w *shuffledWriter) Depth() int { return int(w.depth) }
 
 func (w *shuffledWriter) FD() int { return -1 }
 
+func (w *shuffledWriter) Await(time.Duration) error { return nil }
+
 // Ready is now and then late, as it is for a thread that another one's look came before.
 func (w *shuffledWriter) Ready() bool {
 	w.mu.Lock()

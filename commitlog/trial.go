@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,8 @@ type Trial struct {
 	log   *Log
 	opt   TrialOptions
 	draft message.Draft
+	// committer is what a reactor would have; nil where group commits are the flusher's.
+	committer *Committer
 	// flushed has a token after the flushed offset moved, trimmed after a segment was dropped; trim asks for a look at what can be.
 	flushed, trimmed, trim chan struct{}
 	// groups counts the moves of the flushed offset.
@@ -155,6 +158,9 @@ func (t *Trial) open() error {
 	}
 	if t.log.Engine() != o.Engine {
 		return errors.Join(fmt.Errorf("%w: %s took its place", ioengine.ErrEngineRefused, t.log.Engine()), t.log.Close())
+	}
+	if t.committer, err = t.log.NewCommitter(); err != nil && !errors.Is(err, ErrNotHosted) {
+		return errors.Join(err, t.log.Close())
 	}
 	return nil
 }
@@ -315,6 +321,11 @@ func (t *Trial) Commits(ctx context.Context, inFlight int, d time.Duration) (*Tr
 	if err := t.prepare(ctx); err != nil {
 		return nil, err
 	}
+	if t.committer != nil {
+		// As a reactor: what is done is posted by the thread that started it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+	}
 	waiters := NewWaiters[time.Duration](inFlight)
 	m := t.begin()
 	for now := time.Duration(0); now < d || m.messages == 0; now = m.now() {
@@ -325,8 +336,7 @@ func (t *Trial) Commits(ctx context.Context, inFlight int, d time.Duration) (*Tr
 			}
 			waiters.Add(end, math.MaxInt64, now)
 		}
-		t.log.RequestFlush()
-		if err := t.await(ctx, t.flushed); err != nil {
+		if err := t.commit(ctx); err != nil {
 			return nil, err
 		}
 		reached, now := t.log.Flushed(), m.now()
@@ -339,6 +349,29 @@ func (t *Trial) Commits(ctx context.Context, inFlight int, d time.Duration) (*Tr
 		}
 	}
 	return m.end(), nil
+}
+
+// commit asks for a group commit, and returns after one was done.
+func (t *Trial) commit(ctx context.Context) error {
+	if t.committer == nil {
+		t.log.RequestFlush()
+		return t.await(ctx, t.flushed)
+	}
+	t.committer.Commit()
+	for {
+		select {
+		case <-t.flushed:
+			return t.log.Err()
+		default:
+		}
+		if err := cmp.Or(ctx.Err(), t.log.Err()); err != nil {
+			return err
+		}
+		if err := t.committer.Await(100 * time.Millisecond); err != nil {
+			return err
+		}
+		t.committer.Look()
+	}
 }
 
 // Appends appends messages for d, bytesPerSecond of them or, with 0, as fast as the log takes them, and then flushes the rest. That belongs

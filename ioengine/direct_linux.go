@@ -165,6 +165,14 @@ func newRingWriter(depth int, shared bool) (SharedWriter, error) {
 
 func (w *ringWriter) FD() int { return w.ring.FD() }
 
+func (w *ringWriter) Await(d time.Duration) error {
+	fds := []unix.PollFd{{Fd: int32(w.ring.FD()), Events: unix.POLLIN}}
+	if _, err := unix.Poll(fds, int(d.Milliseconds())); err != nil && err != unix.EINTR {
+		return fmt.Errorf("wait for the log's writes: %w", err)
+	}
+	return nil
+}
+
 func (w *ringWriter) Ready() bool { return w.ring.Posted() }
 
 func (w *ringWriter) Block() int64 { return TailBlock }

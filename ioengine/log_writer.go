@@ -62,6 +62,8 @@ type SharedWriter interface {
 	LogWriter
 	// FD is to be watched for being readable (EPOLLIN, edge-triggered) by the thread that starts operations: then one is done.
 	FD() int
+	// Await does that for a thread that has nothing else to wait for, for d at most; it may return early.
+	Await(d time.Duration) error
 	// Ready tells, from any thread at any time before Close, that Next has something.
 	Ready() bool
 }

@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// TunedName is the file in the store's root folder with what was measured to be the best there: by ringmq tune, or by a broker that was
-// started with SYNC_FLUSH on a new store. ioEngine=auto reads it.
+// TunedName is the file in the store's root folder with what ringmq tune measured to be the best there. ioEngine=auto reads it.
 const TunedName = "ringmq-tune.json"
 
 const (
@@ -17,16 +16,13 @@ const (
 	maxTunedBytes = 64 << 10
 )
 
-// Where a Tuned comes from.
-const (
-	FromTune  = "tune"
-	FromTrial = "trial"
-)
+// FromTune is where a Tuned comes from.
+const FromTune = "tune"
 
 // Tuned is the content of that file.
 type Tuned struct {
 	Version    int       `json:"version"`
-	Source     string    `json:"source"` // FromTune or FromTrial
+	Source     string    `json:"source"` // FromTune
 	MeasuredAt time.Time `json:"measuredAt"`
 	Place
 	// AsyncEngine and SyncEngine are log engines, for the two values of flushDiskType. Nil: not measured.
@@ -79,8 +75,8 @@ func (t *Tuned) check() error {
 	if t.Version != tunedVersion {
 		return fmt.Errorf("version %d, this program knows %d", t.Version, tunedVersion)
 	}
-	if t.Source != FromTune && t.Source != FromTrial {
-		return fmt.Errorf("source %q, neither %s nor %s", t.Source, FromTune, FromTrial)
+	if t.Source != FromTune {
+		return fmt.Errorf("source %q, not %s", t.Source, FromTune)
 	}
 	for _, c := range []*Chosen{t.AsyncEngine, t.SyncEngine} {
 		if c == nil {

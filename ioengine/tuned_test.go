@@ -30,7 +30,7 @@ func TestTunedRoundTrip(t *testing.T) {
 	require.Equal(t, "uring", got.Engine(true).Name)
 	require.Equal(t, "mmap", got.Engine(false).Name)
 
-	want = &Tuned{Source: FromTrial, SyncEngine: &Chosen{Name: "direct"}}
+	want = &Tuned{Source: FromTune, SyncEngine: &Chosen{Name: "direct"}}
 	require.NoError(t, want.Save(OS(), dir), "over the old one")
 	got, err = LoadTuned(OS(), dir)
 	require.NoError(t, err)
