@@ -412,21 +412,29 @@ func (r *Reactor) closeListeners() {
 func (r *Reactor) accept(l listener) {
 	for range acceptsPerTurn {
 		fd, sa, err := unix.Accept4(l.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		switch err {
-		case nil:
-		case unix.EINTR, unix.ECONNABORTED:
-			continue
-		case unix.EAGAIN:
-			return
-		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+		switch {
+		case err == nil:
+			r.welcomeFD(l.index, fd, addrPort(sa))
+		case err == unix.EINTR || err == unix.ECONNABORTED:
+		case r.acceptFailed(err):
 			r.pauseListeners(err)
 			return
 		default:
-			r.log.Debug("accept", "err", err)
 			return
 		}
-		r.welcomeFD(l.index, fd, addrPort(sa))
 	}
+}
+
+// acceptFailed tells whether it was for lack of something that may be there later.
+func (r *Reactor) acceptFailed(err error) (lack bool) {
+	switch err {
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+		return true
+	case unix.EAGAIN, unix.EINTR, unix.ECONNABORTED, unix.ECANCELED:
+	default:
+		r.log.Debug("accept", "err", err)
+	}
+	return false
 }
 
 func (r *Reactor) welcomeFD(index, fd int, remote netip.AddrPort) {

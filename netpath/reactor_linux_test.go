@@ -395,11 +395,18 @@ func TestAcceptedSocketsHaveNoDelay(t *testing.T) {
 func TestAcceptSurvivesWantOfDescriptors(t *testing.T) {
 	eachPoller(t, func(t *testing.T, o Options) {
 		o.Tick = 5 * time.Millisecond
-		s := serve(t, o, &testHandler{frame: echo})
+		// A ring goes by the limit of the time when it began to accept.
 		var old unix.Rlimit
 		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 			t.Skip(err)
 		}
+		limit := old
+		limit.Cur = 400
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Skip(err)
+		}
+		defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+		s := serve(t, o, &testHandler{frame: echo})
 		c := dial(t, s)
 		c.send(jsonFrame("x"))
 		c.expect(jsonFrame("x"))
@@ -407,13 +414,20 @@ func TestAcceptSurvivesWantOfDescriptors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		limit := old
-		limit.Cur = 3
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-			unix.Close(fd)
-			t.Skip(err)
+		var taken []int
+		for {
+			n, err := unix.Dup(fd)
+			if err != nil {
+				break
+			}
+			taken = append(taken, n)
 		}
-		restore := func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &old) }
+		restore := func() {
+			for _, n := range taken {
+				unix.Close(n)
+			}
+			taken = nil
+		}
 		defer restore()
 		addr := s.Addr(0).(*net.TCPAddr)
 		sa := &unix.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())}

@@ -51,6 +51,8 @@ type ring struct {
 	batch    uint64
 	inFlight int
 	enabled  bool
+	// accepted wait to be welcomed.
+	accepted []accepted
 	// messages are for sends of several segments; the first used of them are in this batch.
 	messages [64]ringMessage
 	used     int
@@ -105,7 +107,7 @@ func ringUsable() error {
 	if err != nil {
 		return err
 	}
-	if !f.MultishotRecv || !f.BufferRing {
+	if !f.MultishotRecv || !f.BufferRing || !f.MultishotAccept {
 		return errRingOld
 	}
 	return nil
@@ -142,7 +144,13 @@ func (r *Reactor) closeRing() {
 		_ = g.Wait(10 * time.Millisecond) // ends by its time, and is asked again
 		for c, ok := g.Completed(); ok; c, ok = g.Completed() {
 			g.ended(c)
+			if c.Data>>ringKindShift == ringListener && c.Result >= 0 {
+				closeSocket(int(c.Result))
+			}
 		}
+	}
+	for _, a := range g.accepted {
+		closeSocket(a.fd)
 	}
 	if err := g.Close(); err != nil {
 		r.log.Warn("close io_uring", "reactor", r.index, "err", err)
@@ -213,12 +221,13 @@ func (r *Reactor) ringFailed(err error) {
 func (r *Reactor) waitRing() (events int, mail bool) {
 	g := r.ring
 	entered := false
-	if g.Prepared() > 0 || len(r.dirty) > 0 || len(r.ready) > 0 || r.state.Load() == woken {
+	idle := func() bool { return len(r.dirty) == 0 && len(r.ready) == 0 && len(g.accepted) == 0 }
+	if g.Prepared() > 0 || !idle() || r.state.Load() == woken {
 		r.submit()
 		r.collect()
 		entered = true
 	}
-	if len(g.events) == 0 && len(r.dirty) == 0 && len(r.ready) == 0 {
+	if len(g.events) == 0 && idle() {
 		if r.state.CompareAndSwap(awake, asleep) {
 			r.ringFailed(g.Wait(r.sleepTime()))
 			if g.Prepared() == 0 {
@@ -230,7 +239,7 @@ func (r *Reactor) waitRing() (events int, mail bool) {
 			r.collect()
 		}
 	}
-	return len(g.events), r.state.Swap(awake) == woken
+	return len(g.events) + len(g.accepted), r.state.Swap(awake) == woken
 }
 
 // collect takes what is done. Sends are settled here, before anything else happens to their connections.
@@ -294,6 +303,7 @@ func (r *Reactor) handleCompletions() {
 		}
 	}
 	g.events = g.events[:0]
+	r.welcomeAccepted()
 }
 
 // polled does what the same events of an epoll set do, and lets settle ask again.
@@ -508,19 +518,43 @@ func (r *Reactor) sent(c *Conn, result int) {
 	c.settled()
 }
 
-// listenerReady accepts, and asks again.
+// accepted is a connection that a listener's multishot accept brought.
+type accepted struct{ listener, fd int }
+
+// listenerReady takes a connection over, or the end of a listener's accept. How many come at a time is the kernel's choice; how many a turn
+// welcomes is not.
 func (r *Reactor) listenerReady(index int, done uring.Completion) {
 	l := &r.poll.listeners[index]
-	l.armed = false
-	if l.fd < 0 {
-		return
+	if done.Flags&uring.CompletionMore == 0 {
+		l.armed = false
 	}
-	if done.Result > 0 && r.poll.resumeAt == 0 {
-		r.accept(*l)
+	if done.Result >= 0 {
+		if l.fd < 0 {
+			closeSocket(int(done.Result))
+		} else {
+			r.ring.accepted = append(r.ring.accepted, accepted{index, int(done.Result)})
+		}
+	} else if r.acceptFailed(unix.Errno(-done.Result)) {
+		r.pauseListeners(unix.Errno(-done.Result))
 	}
-	if r.poll.resumeAt == 0 {
+	if !l.armed && l.fd >= 0 && r.poll.resumeAt == 0 {
 		r.armListener(l)
 	}
+}
+
+// welcomeAccepted makes connections of what was accepted.
+func (r *Reactor) welcomeAccepted() {
+	g := r.ring
+	n := min(len(g.accepted), acceptsPerTurn)
+	for _, a := range g.accepted[:n] {
+		remote, err := unix.Getpeername(a.fd)
+		if err != nil {
+			closeSocket(a.fd) // it is gone already
+			continue
+		}
+		r.welcomeFD(a.listener, a.fd, addrPort(remote))
+	}
+	g.accepted = g.accepted[:copy(g.accepted, g.accepted[n:])]
 }
 
 func (r *Reactor) armListener(l *listener) {
@@ -528,7 +562,7 @@ func (r *Reactor) armListener(l *listener) {
 		return
 	}
 	e := r.entry(nil)
-	e.Poll(l.fd, unix.POLLIN)
+	e.AcceptMultishot(l.fd)
 	e.SetData(ringData(ringListener, 0, l.index))
 	l.armed = true
 }
