@@ -22,6 +22,7 @@ import (
 // options of a run.
 type options struct {
 	ringmq    string // the binary
+	engine    string // ioEngine of ringmq
 	java      string // folder with the jars of Apache RocketMQ; fetched when it has none
 	kafka     string // the same of Apache Kafka
 	bin       string // folder with nats-server and the binaries of rocketmq-rust
@@ -84,6 +85,7 @@ func command(o *options) *cobra.Command {
 	f.BoolVar(&o.short, "short", false, "a few seconds for each load: for trying, not for figures")
 	f.BoolVar(&list, "list", false, "print the scenarios, and run nothing")
 	f.StringVar(&o.ringmq, "ringmq", "bin/ringmq", "the ringmq binary")
+	f.StringVar(&o.engine, "engine", "auto", "ringmq's ioEngine")
 	f.StringVar(&o.java, "java-lib", "benchmarks/scratch/java-lib", "folder of Apache RocketMQ's jars; fetched with Maven when empty")
 	f.StringVar(&o.kafka, "kafka-lib", "benchmarks/scratch/kafka-lib", "folder of Apache Kafka's jars; fetched with Maven when empty")
 	f.StringVar(&o.bin, "bin", "benchmarks/scratch/bin", "folder of nats-server (built when it is not there) and rocketmq-rust's broker and name server")

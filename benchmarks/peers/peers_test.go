@@ -250,6 +250,9 @@ func TestServersAreConfiguredAsSaid(t *testing.T) {
 	for _, line := range []string{"flushDiskType=SYNC_FLUSH", "listenPort=1000", "haListenPort=1001", "namesrvAddr=127.0.0.1:2000", "brokerRole=ASYNC_MASTER", "some=thing"} {
 		require.Contains(t, string(conf), line+"\n")
 	}
+	ring := &server{name: ringServer, dir: t.TempDir()}
+	require.NoError(t, ring.commands(&options{engine: "direct"}, 1000, 2000, synced))
+	require.Contains(t, ring.broker.Args, "--ioEngine=direct")
 	require.Contains(t, kafkaConf("/d", 1000, 2000, synced), "log.flush.interval.messages=1\n")
 	require.NotContains(t, kafkaConf("/d", 1000, 2000, &scenario{}), "flush")
 	require.Contains(t, kafkaConf("/d", 1000, 2000, &scenario{}), "listeners=PLAINTEXT://127.0.0.1:1000,CONTROLLER://127.0.0.1:2000\n")

@@ -160,7 +160,7 @@ func (s *server) commands(o *options, port, namesPort int, sc *scenario) error {
 	case rustServer:
 		s.names, s.broker = o.rustCommands(s.dir, conf, namesPort)
 	default:
-		s.broker = exec.Command(o.ringmq, "standalone", "-c", conf, "--data", s.dir, "--namesrvPort", strconv.Itoa(namesPort), "--metricsListen=127.0.0.1:0")
+		s.broker = exec.Command(o.ringmq, "standalone", "-c", conf, "--data", s.dir, "--namesrvPort", strconv.Itoa(namesPort), "--metricsListen=127.0.0.1:0", "--ioEngine="+o.engine)
 	}
 	err := os.WriteFile(conf, []byte(brokerConf(s.dir, port, namesPort, sc)), 0o644)
 	return errors.Join(err, os.WriteFile(filepath.Join(s.dir, "namesrv.conf"), fmt.Appendf(nil, "listenPort=%d\n", namesPort), 0o644))

@@ -109,7 +109,7 @@ func (b *bench) conditions(ctx context.Context, t *strings.Builder) {
 			return fmt.Sprintf("Apache Kafka %s, KRaft, one process, `%s`, server.properties of the distribution", kafkaVersion, strings.Join(kafkaOptions, " "))
 		}},
 		{ringServer, func() string {
-			return output(ctx, b.ringmq, "--version") + ", one process with its name server, the same broker.conf as Java"
+			return output(ctx, b.ringmq, "--version") + ", one process with its name server, the same broker.conf as Java, ioEngine=" + b.engine
 		}},
 		{stubServer, func() string {
 			return "a plain epoll loop that answers RocketMQ's frames and stores nothing. What it shows is the generator, the network stack and the noise of the machine"
