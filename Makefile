@@ -14,7 +14,7 @@ CRASH    := $(addsuffix /...,$(addprefix ./,$(wildcard ioengine commitlog store 
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test--engines race fuzz crash e2e lint bench bench-peers bench-list cross clean
+.PHONY: help build demo test test-engines race fuzz crash e2e lint bench bench-peers bench-list cross clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ test: ## go vet and all tests
 	$(GO) vet ./...
 	$(GO) test ./...
 
-test--engines: ## the log's, the store's and the broker's tests with each of ENGINES (pwrite direct uring portable), then with the ring reactor
+test-engines: ## the log's, the store's and the broker's tests with each of ENGINES (pwrite direct uring portable), then with the ring reactor
 	@for engine in $(ENGINES); do \
 		echo "ioEngine=$$engine"; \
 		rooms="./store ./broker"; [ $$engine = portable ] || rooms="./commitlog $$rooms"; \
@@ -60,7 +60,7 @@ bench: ## micro-benchmarks with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 bench-peers: build ## other brokers beside ringmq; SCENARIO=closed-1k PEERS=ringmq,java,control ROUNDS=5 SHORT=1 ENGINE=direct
-	benchmarks/run.sh $(if $(SCENARIO),-scenario $(SCENARIO)) $(if $(PEERS),-peers $(PEERS)) $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SHORT),-short) $(if $(ENGINE),--engine $(ENGINE))
+	benchmarks/run.sh $(if $(SCENARIO),-scenario $(SCENARIO)) $(if $(PEERS),-peers $(PEERS)) $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SHORT),-short) $(if $(ENGINE),-engine $(ENGINE))
 
 bench-list: ## what SCENARIO of bench-peers can be
 	@benchmarks/run.sh -list
