@@ -305,8 +305,10 @@ func frame(serialize byte, code, opaque, flag int32, f fields, body []byte) []by
 	return w.Finish(body)
 }
 
+// write has patience of its own, and read has: what was done before may have taken long.
 func (c *rawConn) write(b []byte) {
 	c.t.Helper()
+	require.NoError(c.t, c.SetWriteDeadline(time.Now().Add(patience)))
 	_, err := c.Write(b)
 	require.NoError(c.t, err)
 }
@@ -314,6 +316,7 @@ func (c *rawConn) write(b []byte) {
 // read returns the next frame's command.
 func (c *rawConn) read() *remoting.Command {
 	c.t.Helper()
+	require.NoError(c.t, c.SetReadDeadline(time.Now().Add(patience)))
 	var length [4]byte
 	_, err := io.ReadFull(c, length[:])
 	require.NoError(c.t, err)

@@ -182,8 +182,9 @@ func stateOf(c *netpath.Conn) *connState {
 // messages have.
 func (h *handler) OnTurn(now netpath.Clock) {
 	if h.appended {
-		h.appended = false
-		h.b.store.Dispatch()
+		if h.appended = !h.b.store.Dispatch(); h.appended {
+			h.reactor.SetTimer(now.MonoNanos) // another thread is at it: see to the rest in a turn that follows at once
+		}
 	}
 	h.commit()
 	h.countTurn()

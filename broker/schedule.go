@@ -287,7 +287,7 @@ func (b *Broker) storeInternal(ctx context.Context, s *sender, d message.Draft) 
 		s.put.Draft = d
 		err := b.store.Append(&s.put, q, b.nowMillis())
 		if err == nil {
-			b.store.Dispatch()
+			b.store.DispatchWait()
 			return nil
 		}
 		if !errors.Is(err, commitlog.ErrNotReady) {

@@ -185,7 +185,7 @@ func (b *Broker) appendSlowly(s *sender, cmd *remoting.Command) error {
 	for {
 		err := s.append(cmd, b.nowMillis())
 		if err == nil {
-			b.store.Dispatch()
+			b.store.DispatchWait()
 			return nil
 		}
 		if !errors.Is(err, commitlog.ErrNotReady) {

@@ -38,8 +38,9 @@ type EngineOptions struct {
 	// system refuses what an engine needs, the next one takes its place: uring, direct, pwrite, mmap.
 	Engine   ioengine.EngineKind
 	TailSize int64
-	// TailFile is where the Tail lies without Sync: it must outlive the process. Empty: nothing needs to, or there is none. It is looked
-	// into at Open whatever the engine, because an earlier run may have left something there.
+	// TailFile is where the Tail lies: it outlives the process. Without Sync that is what keeps acknowledged messages; with Sync a process that
+	// is killed with several writes on their way leaves no hole between those that were done. Empty: nothing needs to outlive it, or there is no
+	// Tail. It is looked into at Open whatever the engine, because an earlier run may have left something there.
 	TailFile string
 	// Sync: acknowledgements wait for the device (flushDiskType=SYNC_FLUSH).
 	Sync bool

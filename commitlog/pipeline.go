@@ -420,7 +420,7 @@ func (l *Log) openMemory() error {
 	if err != nil || o.Engine == ioengine.EngineMmap {
 		return err
 	}
-	if o.Sync || o.TailFile == "" {
+	if o.TailFile == "" {
 		l.memory, err = ioengine.NewTail(o.TailSize)
 	} else {
 		l.memory, err = ioengine.NewTailFile(o.TailFile, o.TailSize)

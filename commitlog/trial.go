@@ -73,7 +73,7 @@ func (o *TrialOptions) Space() int64 {
 	return space
 }
 
-func (o *TrialOptions) hasTailFile() bool { return !o.Sync && o.Engine != ioengine.EngineMmap }
+func (o *TrialOptions) hasTailFile() bool { return o.Engine != ioengine.EngineMmap }
 
 // TrialFigures are what one measurement came to.
 type TrialFigures struct {

@@ -34,7 +34,7 @@ func NewTailFile(name string, size int64) (*Tail, error) {
 		return nil, fail("open", name, err)
 	}
 	defer f.Close()
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, TailBlock+size); err != nil {
+	if err := again(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, TailBlock+size) }); err != nil {
 		return nil, errors.Join(fail("allocate", name, err), os.Remove(name))
 	}
 	t := &Tail{size: size, name: name}

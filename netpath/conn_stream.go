@@ -444,7 +444,7 @@ func (s *stream) part() {
 	if !ok || tcp.CloseWrite() != nil {
 		return
 	}
-	tcp.SetReadDeadline(time.Now().Add(partTime))
+	tcp.SetReadDeadline(time.Now().Add(s.c.Reactor().srv.partTime))
 	io.Copy(io.Discard, tcp)
 }
 

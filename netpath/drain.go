@@ -17,8 +17,8 @@ type Drainer interface {
 	Pending() bool
 }
 
-// partTime bounds the wait for a peer that does not close its end.
-const partTime = 500 * time.Millisecond
+// defaultPartTime is Server.partTime: it bounds the wait for a peer that does not close its end.
+const defaultPartTime = 500 * time.Millisecond
 
 // startDrain begins the shutdown: no connection is read any more, output still leaves.
 func (r *Reactor) startDrain() {
@@ -77,7 +77,7 @@ func (c *Conn) parted() bool {
 		return true
 	}
 	if c.partUntil == 0 {
-		c.partUntil = r.now.MonoNanos + int64(partTime)
+		c.partUntil = r.now.MonoNanos + int64(r.srv.partTime)
 		r.part(c) // may find it broken, and drop it
 		return c.gone
 	}

@@ -79,8 +79,9 @@ type Server struct {
 	budget   budget
 	accepted atomic.Uint64
 	refused  [refusals]atomic.Uint64
-	force    atomic.Bool  // Shutdown has run out of time
-	lastMove atomic.Int64 // MonoNanos of the last decision to move connections
+	force    atomic.Bool   // Shutdown has run out of time
+	lastMove atomic.Int64  // MonoNanos of the last decision to move connections
+	partTime time.Duration // tests have more of it
 	// cold is a place for each goroutine that reads a file for a reactor; resident tells whether a part of a file is in memory.
 	cold     chan struct{}
 	resident func(fd int, off int64, n int) bool
@@ -114,7 +115,7 @@ func NewServer(o Options) (*Server, error) {
 	o.Portable = o.Portable || !hasPoller
 	o.RingBuffers, o.RingBufferSize = cmp.Or(o.RingBuffers, defaultRingBuffers), cmp.Or(o.RingBufferSize, defaultRingBufferSize)
 	s := &Server{opt: o, census: census{byAddr: map[netip.Addr]int{}}, budget: budget{limit: o.Limits.MaxInFlightBytes},
-		cold: make(chan struct{}, coldReaders), resident: resident}
+		cold: make(chan struct{}, coldReaders), resident: resident, partTime: defaultPartTime}
 	if err := s.makeReactors(); err != nil {
 		return nil, err
 	}

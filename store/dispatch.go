@@ -31,17 +31,43 @@ type dispatch struct {
 // Dispatched is the log offset before which every record is in its queue.
 func (s *Store) Dispatched() int64 { return s.dispatch.at.Load() }
 
-// Dispatch follows the log to its end. When somebody else is at it, that one goes on to the end: it looks again after letting go.
-func (s *Store) Dispatch() {
+// dispatchPatience is how often a thread looks whether another one has dispatched for it, some microseconds in all: that one is at it.
+const dispatchPatience = 2000
+
+// Dispatch follows the log up to where it ends now. It never waits: false tells that another thread is at it and has not come so far yet, and
+// that the caller has to come back soon, for that one goes no further than where the log ended when it began. A thread that went on for
+// as long as others append would never get to its own connections again.
+func (s *Store) Dispatch() bool {
 	d := &s.dispatch
-	for d.at.Load() < s.log.Published() && !d.stuck.Load() && d.mu.TryLock() {
-		arrived := s.follow()
-		for _, q := range arrived {
-			s.opt.OnArrive(q)
+	end, looks := s.log.Published(), 0
+	for d.at.Load() < end && !d.stuck.Load() {
+		if d.mu.TryLock() {
+			s.dispatchLocked()
+			d.mu.Unlock()
+		} else if looks++; looks > dispatchPatience {
+			return false
 		}
-		d.arrived = arrived[:0]
-		d.mu.Unlock()
 	}
+	return true
+}
+
+// DispatchWait is Dispatch for goroutines that may wait.
+func (s *Store) DispatchWait() {
+	d := &s.dispatch
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for end := s.log.Published(); d.at.Load() < end && !d.stuck.Load(); {
+		s.dispatchLocked()
+	}
+}
+
+// dispatchLocked follows the log and wakes the pulls that wait.
+func (s *Store) dispatchLocked() {
+	arrived := s.follow()
+	for _, q := range arrived {
+		s.opt.OnArrive(q)
+	}
+	s.dispatch.arrived = arrived[:0]
 }
 
 // follow dispatches up to the end of the log as it is now and returns the queues to wake.

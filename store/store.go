@@ -242,7 +242,7 @@ func (s *Store) makeCheckpoint(withIndex bool) error {
 func (s *Store) Close() error {
 	s.stop()
 	s.wg.Wait()
-	s.Dispatch()
+	s.DispatchWait()
 	var errs []error
 	if s.index != nil {
 		s.indexer.follow(s, s.Dispatched())
