@@ -66,7 +66,7 @@ func (r *registrar) run(ctx context.Context) {
 	close(r.first)
 	for {
 		cfg := r.b.cfg.Load()
-		pulse := time.NewTimer(time.Duration(cfg.BrokerHeartbeatInterval) * time.Millisecond)
+		pulse := time.NewTimer(beat.UntilNext(time.Duration(cfg.BrokerHeartbeatInterval) * time.Millisecond))
 		full := time.NewTimer(time.Duration(cfg.RegisterNameServerPeriod) * time.Millisecond)
 	round:
 		for {

@@ -148,7 +148,11 @@ func (d *delivery) rest(next int64) time.Duration {
 	if wait := next - d.b.nowMillis(); wait < most.Milliseconds() {
 		return time.Duration(max(wait, 1)) * time.Millisecond
 	}
-	return min(most, beat.UntilNext(most))
+	wait := beat.UntilNext(most)
+	if wait > most {
+		wait -= most
+	}
+	return wait
 }
 
 // settle lets deliveries that have reached the device count as such, and marks those since as the next to look at.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"runtime/pprof"
 	"time"
+
+	"github.com/ringmq/ringmq/internal/beat"
 )
 
 // In the walk of one message: before this, append.go published its bytes; after this, waiters.go releases whoever waits for them.
@@ -49,7 +51,7 @@ func (l *Log) startFlusher() {
 	l.flusher.quit, l.flusher.done = cancel, make(chan struct{})
 	go pprof.Do(ctx, pprof.Labels("room", "commitlog", "thread", "flusher"), func(ctx context.Context) {
 		defer close(l.flusher.done)
-		timer := time.NewTicker(l.flushEvery())
+		timer := time.NewTimer(beat.UntilNext(l.flushEvery()))
 		defer timer.Stop()
 		for {
 			select {
@@ -60,6 +62,7 @@ func (l *Log) startFlusher() {
 			case <-l.flusher.commit:
 				l.flush()
 			case <-timer.C:
+				timer.Reset(beat.UntilNext(l.flushEvery()))
 				l.flush()
 			}
 		}

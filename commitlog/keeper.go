@@ -7,6 +7,7 @@ import (
 	"runtime/pprof"
 	"time"
 
+	"github.com/ringmq/ringmq/internal/beat"
 	"github.com/ringmq/ringmq/ioengine"
 	"github.com/ringmq/ringmq/message"
 )
@@ -26,6 +27,10 @@ type keeper struct {
 	ready chan struct{}
 	// making is a segment that exists and whose first memory is not ready yet: the disk was full. The keeper's own.
 	making *segment
+	// unused are segments behind the log's end, which the last run made ahead: see dropUnused. zeroTo is the log offset before which what
+	// is behind the end was found to be zeroes that were written. Both are set by Open; the keeper's own from then on.
+	unused []*segment
+	zeroTo int64
 }
 
 // warmStep is how much is made ready at a time.
@@ -43,8 +48,8 @@ func (l *Log) startKeeper() {
 	l.keeper.quit, l.keeper.done = cancel, make(chan struct{})
 	go pprof.Do(ctx, pprof.Labels("room", "commitlog", "thread", "keeper"), func(ctx context.Context) {
 		defer close(l.keeper.done)
-		// A full disk is looked at again every second; so is what can be let go.
-		tick := time.NewTicker(time.Second)
+		// A full disk is looked at again every second; so is what can be let go. On the beat: see package beat.
+		tick := time.NewTimer(beat.UntilNext(time.Second))
 		defer tick.Stop()
 		for {
 			l.keep()
@@ -58,6 +63,7 @@ func (l *Log) startKeeper() {
 				return
 			case <-kick:
 			case <-tick.C:
+				tick.Reset(beat.UntilNext(time.Second))
 			}
 		}
 	})
@@ -74,6 +80,12 @@ func (l *Log) keep() {
 		l.mu.Unlock()
 		var err error
 		if more, err = l.keepAhead(tail, next); err != nil {
+			if errors.Is(err, ioengine.ErrDiskFull) && len(l.keeper.unused) > 0 {
+				if err = l.dropUnused(); err == nil {
+					more = true // there is room now
+					continue
+				}
+			}
 			if !errors.Is(err, ioengine.ErrDiskFull) {
 				l.fail(err)
 			} else if !l.diskFull.Swap(true) {
@@ -99,6 +111,9 @@ func (l *Log) keepAhead(tail, next *segment) (more bool, err error) {
 	ready := last.base + last.warm.Load()
 	if to := min(ready+warmStep, last.end()); ready < min(at+l.opt.WarmAhead, last.end()) && l.makeRoom(to) {
 		return true, l.warm(last, to-last.base)
+	}
+	if err := l.dropUnused(); err != nil {
+		return false, err
 	}
 	begin := tail.end() - 4*l.opt.WarmAhead
 	if next == nil && at >= begin {

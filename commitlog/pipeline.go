@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ringmq/ringmq/internal/beat"
 	"github.com/ringmq/ringmq/ioengine"
 )
 
@@ -127,12 +128,12 @@ func (p *pipeline) ask(wish *atomic.Bool) {
 
 func (p *pipeline) run(ctx context.Context) {
 	every := p.l.flushEvery()
-	tick := time.Now().Add(every)
+	tick := time.Now().Add(beat.UntilNext(every))
 	for {
 		quit, now := ctx.Err() != nil, time.Now()
 		late := !now.Before(tick)
 		if late {
-			tick = now.Add(every)
+			tick = now.Add(beat.UntilNext(every))
 		}
 		p.mu.Lock()
 		p.turn(p.w, late || quit)

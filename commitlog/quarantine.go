@@ -36,18 +36,36 @@ func (l *Log) setAside(rep *Report, next int64, dir string) error {
 	return nil
 }
 
-// findValid looks for the next valid record behind bad, which lies in s, within the window; -1: there is none.
-func (l *Log) findValid(sc *scanner, s *segment, bad, window int64) (int64, error) {
+// findValid looks for the next valid record behind bad, which lies in s, within the window; -1: there is none. Then torn is how many bytes
+// of s from bad on there are up to the last one that is not zero.
+func (l *Log) findValid(sc *scanner, s *segment, bad, window int64) (at, torn int64, err error) {
 	limit := bad + window
-	for off := min(bad+minFiller, s.end()); off < limit; off = s.end() {
+	to := min(limit, s.end())
+	written, err := s.dataSpans(bad, to)
+	if err != nil {
+		return -1, 0, err
+	}
+	if at, err = sc.searchSpans(s, min(bad+minFiller, to), written); at >= 0 || err != nil {
+		return at, 0, err
+	}
+	if _, known := s.file.(dataFinder); known && len(written) > 0 && written[0].From == bad {
+		l.keeper.zeroTo = written[0].To
+	}
+	if torn, err = sc.tornBytes(s, bad, to); err != nil {
+		return -1, 0, err
+	}
+	for off := s.end(); off < limit; off = s.end() {
 		if s = l.find(off); s == nil {
-			return -1, nil
+			return -1, torn, nil
 		}
-		if at, err := sc.search(s, off, min(limit, s.end())); at >= 0 || err != nil {
-			return at, err
+		if written, err = s.dataSpans(off, min(limit, s.end())); err != nil {
+			return -1, 0, err
+		}
+		if at, err = sc.searchSpans(s, off, written); at >= 0 || err != nil {
+			return at, 0, err
 		}
 	}
-	return -1, l.checkNothingBehind(sc, bad)
+	return -1, torn, l.checkNothingBehind(sc, bad)
 }
 
 // checkNothingBehind refuses to go on where the log seems to end and yet a later segment begins with a record: opening would remove it.
@@ -65,6 +83,50 @@ func (l *Log) checkNothingBehind(sc *scanner, end int64) error {
 		}
 	}
 	return nil
+}
+
+// dataFinder is what a segment may have besides: the next part of the file from off on that was ever written. The rest reads as zeroes.
+type dataFinder interface {
+	NextData(off int64) (from, to int64, err error)
+}
+
+// dataSpans are the parts of s between two log offsets that may hold other bytes than zeroes. A segment is allocated long before it is
+// written, and reading what is not there costs as much as reading messages: a quarter of a second for the window behind the log's end. It
+// is asked for before anything is read there, because the system reads ahead, and what it has read counts as written.
+func (s *segment) dataSpans(from, to int64) ([]Span, error) {
+	f, ok := s.file.(dataFinder)
+	if !ok {
+		return []Span{{from, to}}, nil
+	}
+	var spans []Span
+	for at := from; at < to; {
+		data, hole, err := f.NextData(at - s.base)
+		if err != nil {
+			return nil, err
+		}
+		span := Span{s.base + data, min(s.base+hole, to)}
+		if span.From < at || span.To <= at {
+			return nil, fmt.Errorf("BUG: %s has data from %d to %d behind %d", s.file.Name(), data, hole, at-s.base)
+		}
+		if span.From < to {
+			spans = append(spans, span)
+		}
+		at = span.To
+	}
+	return spans, nil
+}
+
+// searchSpans is search in each of the spans, from off on. A record's first bytes may be zeroes, and so lie before the span; its magic code
+// has none.
+func (sc *scanner) searchSpans(s *segment, off int64, spans []Span) (int64, error) {
+	defer func() { sc.ahead = 0 }()
+	for _, span := range spans {
+		sc.ahead = span.To
+		if at, err := sc.search(s, max(off, span.From-message.BlankSize), span.To); at >= 0 || err != nil {
+			return at, err
+		}
+	}
+	return -1, nil
 }
 
 // search looks for a valid record that starts in [off, to) of s.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -60,12 +61,16 @@ func Open(o Options, from int64, clean bool, quarantine string, visit Visitor) (
 		return nil, nil, err
 	}
 	l.maxAppend = min(l.opt.SegmentSize, l.opt.WarmAhead, l.opt.MaxUnflushed, maxRecord) - message.BlankSize
+	// On a disk that is busy with what the last run left, a sync takes tens of milliseconds: this one runs beside the reading.
+	named := make(chan error, 1)
+	go func() { named <- l.syncNames() }()
 	rep, err := l.recover(from, clean, quarantine, visit)
+	err = errors.Join(err, <-named)
 	if err == nil {
-		err = l.syncRecovered(rep)
+		err = l.syncRecovered(rep, clean)
 	}
 	if err == nil {
-		err = l.openTail(rep.End)
+		err = l.openTail(rep, clean)
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, l.closeFiles())
@@ -76,12 +81,28 @@ func Open(o Options, from int64, clean bool, quarantine string, visit Visitor) (
 		return nil, nil, errors.Join(err, l.closeFiles())
 	}
 	l.startKeeper()
+	if l.flushed.Load() < rep.End {
+		l.RequestFlush()
+	}
 	return l, rep, nil
 }
 
-// syncRecovered makes durable what recovery read. A process that was killed left it in the page cache, perhaps in a segment that nothing
-// is appended to any more; from now on it counts as flushed.
-func (l *Log) syncRecovered(rep *Report) error {
+// syncNames makes the names of the folder and of its segments durable: a process that was killed while it made them left them in memory.
+func (l *Log) syncNames() error {
+	return errors.Join(l.opt.FS.SyncDir(filepath.Dir(l.opt.Dir)), l.opt.FS.SyncDir(l.opt.Dir))
+}
+
+// flushesRecovered tells that what recovery read counts as appended at the start and not as flushed: the flusher syncs it at once, but an
+// acknowledgement that does not speak of the device need not wait for that. In a log with memory or Sync all before the first append is flushed,
+// and in one that was closed in order it is already.
+func (l *Log) flushesRecovered(clean bool) bool { return l.memory == nil && !l.opt.Sync && !clean }
+
+// syncRecovered makes durable what recovery read, unless the flusher does. A process that was killed left it in the page cache, perhaps in
+// a segment that nothing is appended to any more.
+func (l *Log) syncRecovered(rep *Report, clean bool) error {
+	if l.flushesRecovered(clean) {
+		return nil
+	}
 	for at := rep.From; at < rep.End; {
 		s := l.find(at)
 		to := min(rep.End, s.end())
@@ -93,11 +114,10 @@ func (l *Log) syncRecovered(rep *Report) error {
 	return nil
 }
 
-// openTail drops the segments behind end, takes the one that holds it as the tail and makes its first memory ready.
-func (l *Log) openTail(end int64) error {
-	if err := l.dropBehind(end); err != nil {
-		return err
-	}
+// openTail takes the segment that holds the end as the tail and makes its first memory ready. Those behind are the keeper's to remove.
+func (l *Log) openTail(rep *Report, clean bool) error {
+	end := rep.End
+	l.leaveBehind(end)
 	segs := l.list()
 	l.minOffset.Store(end)
 	if len(segs) > 0 {
@@ -106,6 +126,11 @@ func (l *Log) openTail(end int64) error {
 	l.published.Store(end)
 	l.flushed.Store(end)
 	l.written.Store(end)
+	if l.flushesRecovered(clean) && rep.From < end {
+		l.flushed.Store(rep.From)
+		l.lastNow = time.Now().UnixMilli()
+		l.oldestUnflushed.Store(l.lastNow)
+	}
 	if l.memory != nil {
 		l.memory.Begin(end)
 	}
@@ -132,27 +157,34 @@ func (l *Log) openTail(end int64) error {
 	return err
 }
 
-// dropBehind removes the segments behind end. Recovery has looked into them: they hold nothing.
-func (l *Log) dropBehind(end int64) error {
+// leaveBehind takes the segments behind end out of the log, for the keeper. Recovery has looked into them: they hold nothing.
+func (l *Log) leaveBehind(end int64) {
 	segs := l.list()
 	keep := len(segs)
 	for keep > 0 && segs[keep-1].base > end {
 		keep--
 	}
-	if keep == len(segs) {
-		return nil
-	}
+	l.keeper.unused = segs[keep:]
+	segs = segs[:keep:keep]
+	l.segments.Store(&segs)
+}
+
+// dropUnused removes the segments that were left behind, before the keeper makes one of that name: a removal waits for the disk.
+func (l *Log) dropUnused() error {
+	unused := l.keeper.unused
+	l.keeper.unused = nil
 	// The last one first, each durably: of a power loss in between no hole may be left, which the next start would refuse.
-	for _, s := range slices.Backward(segs[keep:]) {
+	for _, s := range slices.Backward(unused) {
 		l.opt.Logger.Info("removing a segment that was made ahead and never used", "file", s.file.Name())
 		if err := errors.Join(s.file.Unmap(), s.file.Close(), l.opt.FS.Remove(s.file.Name()), l.opt.FS.SyncDir(l.opt.Dir)); err != nil {
 			return err
 		}
 	}
-	segs = segs[:keep:keep]
-	l.segments.Store(&segs)
 	return nil
 }
+
+// firstWarm is how much memory is made ready before the first append may come; the keeper goes on from there.
+const firstWarm = 1 << 20
 
 // continueTail makes the memory behind end ready, which lies inside the last segment.
 func (l *Log) continueTail(end int64) error {
@@ -166,8 +198,8 @@ func (l *Log) continueTail(end int64) error {
 		s.hot.Store(-1)
 		s.stored = end - s.base
 	}
-	s.zeroed = min((end-s.base+pageSize-1)&^(pageSize-1), s.size)
-	return l.warm(s, min(at+warmStep, s.size))
+	s.zeroed = min((max(end, l.keeper.zeroTo)-s.base+pageSize-1)&^(pageSize-1), s.size)
+	return l.warm(s, min(at+firstWarm, s.size))
 }
 
 // beginTail makes the segment that starts at end, where the last one is full or there is none. When the disk is full the full segment
@@ -183,7 +215,7 @@ func (l *Log) beginTail(end int64) error {
 	}
 	l.addSegment(s)
 	l.tail = s
-	return l.warm(s, min(warmStep, s.size))
+	return l.warm(s, min(firstWarm, s.size))
 }
 
 // scanner reads the log forward through a buffer.
@@ -192,6 +224,10 @@ type scanner struct {
 	buf  []byte
 	at   int64 // log offset of buf[0]
 	fill int
+	// ahead is the log offset to which at most is read at once; 0: the segment's end.
+	ahead int64
+	// dataEnd is the log offset behind the last byte read that was not zero.
+	dataEnd int64
 }
 
 const scanBuffer = 1 << 20
@@ -206,11 +242,18 @@ func (sc *scanner) bytes(s *segment, off int64, want int) ([]byte, error) {
 		sc.buf = make([]byte, n)
 	}
 	sc.at, sc.fill = off, 0
-	n, err := s.file.ReadAt(sc.buf[:min(int64(len(sc.buf)), s.end()-off)], off-s.base)
+	most := s.end() - off
+	if sc.ahead > 0 {
+		most = min(most, max(sc.ahead-off, int64(want)))
+	}
+	n, err := s.file.ReadAt(sc.buf[:min(int64(len(sc.buf)), most)], off-s.base)
 	if err != nil && !(errors.Is(err, io.EOF) && n >= want) {
 		return nil, fmt.Errorf("read the commit log at %d: %w", off, err)
 	}
 	sc.fill = n
+	if i := lastNonZero(sc.buf[:n]); i >= 0 {
+		sc.dataEnd = max(sc.dataEnd, off+int64(i)+1)
+	}
 	return sc.buf[:n], nil
 }
 
@@ -294,7 +337,7 @@ func (l *Log) recover(from int64, clean bool, quarantine string, visit Visitor) 
 		if clean && errors.Is(err, message.ErrZero) {
 			window = cleanSearch
 		}
-		next, err := l.findValid(sc, s, rep.End, window)
+		next, torn, err := l.findValid(sc, s, rep.End, window)
 		switch {
 		case err != nil:
 			return nil, err
@@ -302,7 +345,7 @@ func (l *Log) recover(from int64, clean bool, quarantine string, visit Visitor) 
 			err = l.setAside(rep, next, quarantine)
 			sc.fill = 0
 		default:
-			err = l.cutTail(sc, s, rep, window, clean, quarantine)
+			err = l.cutTail(s, rep, torn, clean, quarantine)
 		}
 		if err != nil || next < 0 {
 			return rep, err
@@ -345,12 +388,11 @@ func isRecordError(err error) bool {
 
 // cutTail zeroes what a cut-short append left behind the end of the log, so that it can never be taken for a record, and syncs. A log
 // that was closed in order ends with a whole record: there it is rot, and set aside before.
-func (l *Log) cutTail(sc *scanner, s *segment, rep *Report, window int64, clean bool, quarantine string) error {
-	end := rep.End
-	torn, err := l.tornBytes(sc, s, end, min(end+window, s.end()))
-	if torn == 0 || err != nil {
-		return err
+func (l *Log) cutTail(s *segment, rep *Report, torn int64, clean bool, quarantine string) error {
+	if torn == 0 {
+		return nil
 	}
+	end := rep.End
 	span := Span{end, end + torn}
 	if clean {
 		if err := l.copySpan(s, span, quarantine, quarantineName(quarantine, span)); err != nil {
@@ -368,8 +410,12 @@ func (l *Log) cutTail(sc *scanner, s *segment, rep *Report, window int64, clean 
 	return s.file.SyncRange(end-s.base, end-s.base+torn)
 }
 
-// tornBytes is how many bytes there are from end on, up to the last one before to that is not zero.
-func (l *Log) tornBytes(sc *scanner, s *segment, end, to int64) (torn int64, err error) {
+// tornBytes is how many bytes there are from end on, up to the last one before to that is not zero. All before to was read, by a search.
+func (sc *scanner) tornBytes(s *segment, end, to int64) (torn int64, err error) {
+	if sc.dataEnd <= to {
+		return max(sc.dataEnd-end, 0), nil
+	}
+	// What was read along behind to has some, too.
 	for off := end; off < to; {
 		b, err := sc.bytes(s, off, message.BlankSize)
 		if err != nil {
@@ -409,7 +455,7 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	err := l.Failed()
 	if err == nil {
-		err = l.removeUnused(next)
+		err = errors.Join(l.removeUnused(next), l.dropUnused())
 	}
 	return errors.Join(err, l.closeFiles())
 }

@@ -96,10 +96,6 @@ func (l *Log) openSegments() error {
 	if err := o.FS.MkdirAll(o.Dir, 0o755); err != nil {
 		return err
 	}
-	// A process that was killed while it made the folder or a segment left names that are not durable yet.
-	if err := errors.Join(o.FS.SyncDir(filepath.Dir(o.Dir)), o.FS.SyncDir(o.Dir)); err != nil {
-		return err
-	}
 	files, err := listSegments(o)
 	if err != nil {
 		return err
@@ -234,11 +230,12 @@ func (l *Log) openEach(files []segmentFile) error {
 
 func (l *Log) closeFiles() error {
 	var errs []error
-	for _, s := range l.list() {
+	for _, s := range append(slices.Clone(l.list()), l.keeper.unused...) {
 		s.unmap(l)
 		errs = append(errs, s.file.Close())
 	}
 	l.segments.Store(nil)
+	l.keeper.unused = nil
 	if l.memory != nil {
 		errs = append(errs, l.memory.Close())
 	}

@@ -35,6 +35,8 @@ type FS interface {
 	Stat(name string) (fs.FileInfo, error)
 	// MkdirAll also syncs the parent of each folder that it created.
 	MkdirAll(name string, perm fs.FileMode) error
+	// Mkdir makes one folder, unless it is there. It is durable after SyncDir of its parent: for who makes many.
+	Mkdir(name string, perm fs.FileMode) error
 	Rename(oldName, newName string) error
 	Remove(name string) error
 	RemoveAll(name string) error
@@ -45,6 +47,14 @@ type FS interface {
 	Usage(dir string) (free, total int64, err error)
 	// Lock takes name exclusively until the answer is closed or the process ends.
 	Lock(name string) (io.Closer, error)
+}
+
+// Volume is a file system that is held open, so that an error of writing to it is told by the next Sync, whenever it came about.
+type Volume interface {
+	// Sync makes everything on the file system durable that was written before, names included, by whoever: one call where many files and
+	// folders would each need one. After an error: see File.Sync.
+	Sync() error
+	Close() error
 }
 
 // File is one open file. Its methods are safe for concurrent use, Close apart.

@@ -76,13 +76,20 @@ func (p plainFS) MkdirAll(name string, perm fs.FileMode) error {
 			return err
 		}
 	}
-	// Somebody else may create it at the same time; then it must be a folder.
+	if err := p.Mkdir(name, perm); err != nil {
+		return err
+	}
+	return p.SyncDir(parent)
+}
+
+// Mkdir: somebody else may create it at the same time; then it must be a folder.
+func (plainFS) Mkdir(name string, perm fs.FileMode) error {
 	if err := os.Mkdir(name, perm); err != nil {
 		if info, statErr := os.Stat(name); statErr != nil || !info.IsDir() {
 			return fail("create folder", name, err)
 		}
 	}
-	return p.SyncDir(parent)
+	return nil
 }
 
 func (plainFS) Rename(oldName, newName string) error {

@@ -2,6 +2,7 @@ package ioengine
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -18,16 +19,37 @@ type linuxFS struct{ plainFS }
 // OS is the best FS that this system has.
 func OS() FS { return linuxFS{} }
 
-// SyncFS makes everything on dir's file system durable that was written before, by whoever: one call where many files would each need a sync of
-// its own.
-func (linuxFS) SyncFS(dir string) error {
+// OpenVolume holds the file system open that dir lies on. Before linux 5.8 syncfs tells no errors: there it answers an error that is
+// errors.ErrUnsupported.
+func (linuxFS) OpenVolume(dir string) (Volume, error) {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return nil, fail("ask the kernel for its release for", dir, err)
+	}
+	if release := unix.ByteSliceToString(name.Release[:]); !syncfsTells(release) {
+		return nil, fail("sync the file system of", dir, fmt.Errorf("linux %s does not tell errors, 5.8 does: %w", release, errors.ErrUnsupported))
+	}
 	d, err := os.Open(dir)
 	if err != nil {
-		return fail("open folder", dir, err)
+		return nil, fail("open folder", dir, err)
 	}
-	err = again(func() error { return unix.Syncfs(int(d.Fd())) })
-	return errors.Join(fail("sync the file system of", dir, err), fail("close", dir, d.Close()))
+	return &linuxVolume{d}, nil
 }
+
+// syncfsTells knows the kernels whose syncfs tells errors by their release.
+func syncfsTells(release string) bool {
+	var major, minor int
+	n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor)
+	return n == 2 && (major > 5 || major == 5 && minor >= 8)
+}
+
+type linuxVolume struct{ dir *os.File }
+
+func (v *linuxVolume) Sync() error {
+	return fail("sync the file system of", v.dir.Name(), again(func() error { return unix.Syncfs(int(v.dir.Fd())) }))
+}
+
+func (v *linuxVolume) Close() error { return fail("close", v.dir.Name(), v.dir.Close()) }
 
 func (linuxFS) Open(name string, flag int, perm fs.FileMode) (File, error) {
 	f, err := openPlain(name, flag, perm)
@@ -185,6 +207,28 @@ func (f *linuxFile) Allocate(off, n int64) error {
 // does not.
 func (f *linuxFile) Sync() error {
 	return f.failed("sync", again(func() error { return unix.Fdatasync(f.Fd()) }))
+}
+
+// NextData is the next part of the segment's file from off on that was written, or stored to, or read into the page cache; from is the
+// file's size where there is none. What is only allocated reads as zeroes and does not count.
+func (s *linuxSegment) NextData(off int64) (from, to int64, err error) {
+	if off < 0 || off >= s.size {
+		return s.size, s.size, nil
+	}
+	from, err = unix.Seek(s.Fd(), off, unix.SEEK_DATA)
+	if err == unix.ENXIO {
+		return s.size, s.size, nil
+	}
+	if err == nil {
+		to, err = unix.Seek(s.Fd(), from, unix.SEEK_HOLE)
+	}
+	switch err {
+	case nil:
+		return from, to, nil
+	case unix.EINVAL, unix.EOPNOTSUPP, unix.ENOSYS, unix.EPERM:
+		return off, s.size, nil // nobody can tell
+	}
+	return 0, 0, s.file.failed("look for data in", err)
 }
 
 // again repeats a call that a signal cut short. The calls it is used for either

@@ -295,3 +295,40 @@ func TestSegmentThatFindsNoRoomLeavesNothingBehind(t *testing.T) {
 		t.Fatal("left behind:", err)
 	}
 }
+
+// What is only allocated is no data; what was written, or stored through the mapping, is.
+func TestNextDataSkipsWhatIsOnlyAllocated(t *testing.T) {
+	const size = 4 << 20
+	s := linuxSegmentOf(t, size)
+	next := func(off int64) (from, to int64) {
+		t.Helper()
+		from, to, err := s.NextData(off)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return from, to
+	}
+	if from, to := next(0); from == 0 && to == size {
+		t.Skip("this file system does not tell")
+	} else if from != size {
+		t.Fatalf("an allocated file has data from %d to %d", from, to)
+	}
+	if _, err := s.WriteAt([]byte("written"), 1<<20+100); err != nil {
+		t.Fatal(err)
+	}
+	if from, to := next(0); from > 1<<20 || from < 1<<20-64<<10 || to <= 1<<20+100 || to > 2<<20 {
+		t.Fatalf("data from %d to %d", from, to)
+	}
+	if from, to := next(1<<20 + 100); from != 1<<20+100 || to <= from {
+		t.Fatalf("in the middle of data: from %d to %d", from, to)
+	}
+	s.Window(3<<20, 1)[0] = 1 // the fault may read more of the file
+	if from, to := next(3 << 20); from != 3<<20 || to <= from {
+		t.Fatalf("stored through the mapping: from %d to %d", from, to)
+	}
+	for _, off := range []int64{-1, size, size + 1} {
+		if from, _ := next(off); from != size {
+			t.Fatalf("data at %d for %d", from, off)
+		}
+	}
+}

@@ -44,7 +44,25 @@ func (s *linuxSegment) ReadAtNoWait(p []byte, off int64) (int, error) {
 }
 
 // Resident asks about the file and not, where the kernel has no cachestat, about the view: a segment may be unmapped while it is asked.
-func (s *linuxSegment) Resident(off int64, n int) bool { return s.file.Resident(off, n) }
+//
+// cachestat counts pages that are still on their way from the disk, and sendfile would wait for them, up to 12 ms for a read-ahead of 8 MiB. So
+// a byte is read here and there, without waiting.
+func (s *linuxSegment) Resident(off int64, n int) bool {
+	if !s.file.Resident(off, n) {
+		return false
+	}
+	var one [1]byte
+	for last, at := off+int64(n)-1, off-1; at < last; {
+		at = min(last, at+arrivesTogether)
+		if _, err := s.file.ReadAtNoWait(one[:], at); err == ErrCold {
+			return false
+		}
+	}
+	return true
+}
+
+// arrivesTogether is what is read from the disk by one operation, or nearly so.
+const arrivesTogether = 256 << 10
 
 func (s *linuxSegment) Allocate(off, n int64) error {
 	if err := s.checkGrow("allocate", off, n); err != nil {

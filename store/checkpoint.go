@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -74,11 +75,15 @@ func OpenCheckpoint(fsys ioengine.FS, root string, logger *slog.Logger) (*Checkp
 	if err != nil {
 		return nil, err
 	}
-	if err := fsys.SyncDir(root); err != nil {
-		_ = f.Close()
-		return nil, err
+	c := &Checkpoint{f: f, log: logger}
+	// Where it has content, whoever saved that had made its name durable before.
+	if size, err := f.Size(); err != nil || size == 0 {
+		if err = errors.Join(err, fsys.SyncDir(root)); err != nil {
+			_ = f.Close()
+			return nil, err
+		}
 	}
-	return &Checkpoint{f: f, log: logger}, nil
+	return c, nil
 }
 
 // Load answers false when there is no checkpoint or its content can't be true, which is logged: the log is then read
@@ -141,6 +146,8 @@ type RunFiles struct {
 	fs   ioengine.FS
 	root string
 	lock io.Closer
+	// marked tells how leaving this run's mark went, where that goes on beside the start.
+	marked chan error
 }
 
 // OpenRunFiles locks the store in root and leaves the mark of a run behind. It is the first to touch a store.
@@ -153,9 +160,18 @@ func openRunFiles(fsys ioengine.FS, root string, logger *slog.Logger, boot strin
 	if err != nil {
 		return nil, fmt.Errorf("lock the store: %w", err)
 	}
-	r := &RunFiles{fs: fsys, root: root, lock: lock}
-	if r.Last, err = lastRun(fsys, r.abort(), boot); err == nil {
-		err = ioengine.WriteFileAtomic(fsys, r.abort(), []byte(strconv.Itoa(os.Getpid())+"\n"+boot+"\n"))
+	r := &RunFiles{fs: fsys, root: root, lock: lock, marked: make(chan error, 1)}
+	mark := func() error {
+		return ioengine.WriteFileAtomic(fsys, r.abort(), []byte(strconv.Itoa(os.Getpid())+"\n"+boot+"\n"))
+	}
+	switch r.Last, err = lastRun(fsys, r.abort(), boot); {
+	case err != nil:
+	case r.Last == EndedKilled:
+		// The mark that is there says what this one will, but for the process: the start does not wait for the disk.
+		go func() { r.marked <- mark() }()
+	default:
+		err = mark()
+		r.marked <- nil
 	}
 	if err != nil {
 		_ = lock.Close()
@@ -200,6 +216,9 @@ func (r *RunFiles) Clean() bool { return r.Last == EndedClean }
 
 // Close ends the run: clean takes the mark away. Afterwards another broker may have the store.
 func (r *RunFiles) Close(clean bool) error {
+	if err := <-r.marked; err != nil {
+		return errors.Join(err, r.lock.Close())
+	}
 	if clean {
 		if err := r.fs.Remove(r.abort()); err != nil {
 			_ = r.lock.Close()

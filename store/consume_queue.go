@@ -88,28 +88,33 @@ func (e Entry) isFiller() bool {
 // before. A queue without a tail costs this struct and nothing else.
 //
 //	Invariant: min <= tail.head.first <= tail.written <= max, and [min, tail.written) is in the files.
+//
+// With 100,000 queues none is in the processor's cache, and a message waits for each line of it that it touches: the struct is two lines
+// long, in memory that is aligned to both, with what a message needs first.
 type ConsumeQueue struct {
 	Topic   string
 	QueueID int32
-	// Waiters counts the pulls that wait for this queue; owned by the long polls.
-	Waiters atomic.Int32
+	state   atomic.Uint32
 	// Next is the queue offset of the next message. The owner of the log's tail gives it out under its lock;
 	// here it is only set while loading, to max.
 	Next int64
 	// begin is the log offset of the first record that this queue numbered since the start, notBegun before. Stored by the owner of the log's
 	// tail. A record before it with this queue's name belongs to a queue that was deleted under that name, or was dispatched by the start.
 	begin atomic.Int64
-
-	table *QueueTable
 	// min and max bound what is visible. max is stored by the dispatcher alone, min by whoever trims.
-	min, max atomic.Int64
+	max  atomic.Int64
+	tail atomic.Pointer[queueTail]
+	// mu is held to change the chain of chunks, for a few instructions; never across I/O.
+	mu sync.Mutex
+
 	// lastPhys is the physical offset of the latest entry, minPhys a lower bound of that at min; -1 = not known. They
 	// save opening a file when the log is trimmed.
 	lastPhys, minPhys atomic.Int64
-	tail              atomic.Pointer[queueTail]
-	// mu is held to change the chain of chunks, for a few instructions; never across I/O.
-	mu    sync.Mutex
-	state atomic.Uint32
+	min               atomic.Int64
+	table             *QueueTable
+	// Waiters counts the pulls that wait for this queue; owned by the long polls.
+	Waiters atomic.Int32
+	_       [28]byte
 }
 
 // notBegun is ConsumeQueue.begin before the first record.

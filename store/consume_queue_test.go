@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -553,7 +554,7 @@ func BenchmarkQueueRead32Tail(b *testing.B) { benchmarkRead(b, 10_000-40) }
 func BenchmarkQueueRead32File(b *testing.B) { benchmarkRead(b, 1000) }
 
 func BenchmarkQueueGet(b *testing.B) {
-	table := openTable(b, ioengine.OS(), b.TempDir())
+	table := openTable(b, ioengine.OS(), b.TempDir(), func(o *QueueTableOptions) { o.FileUnits = 300_000 })
 	for i := range 1000 {
 		mustQueue(b, table, fmt.Sprintf("topic-%d", i), 0)
 	}
@@ -563,5 +564,39 @@ func BenchmarkQueueGet(b *testing.B) {
 		if table.Get(topic, 0) == nil {
 			b.Fatal()
 		}
+	}
+}
+
+// See ConsumeQueue: Go aligns what has 128 bytes to 128 bytes.
+func TestConsumeQueueIsTwoCacheLines(t *testing.T) {
+	if strconv.IntSize != 64 {
+		t.Skip("laid out for 64 bits")
+	}
+	q := reflect.TypeFor[ConsumeQueue]()
+	require.EqualValues(t, 128, q.Size())
+	first, _ := q.FieldByName("lastPhys")
+	require.EqualValues(t, 64, first.Offset)
+}
+
+func BenchmarkAppendToManyQueues(b *testing.B) {
+	table := openTable(b, ioengine.OS(), b.TempDir(), func(o *QueueTableOptions) { o.FileUnits = 300_000 })
+	queues := make([]*ConsumeQueue, 100_000)
+	for i := range queues {
+		queues[i] = mustQueue(b, table, fmt.Sprint("T", i%100), int32(i/100))
+	}
+	dice := rand.New(rand.NewPCG(1, 2))
+	n := int64(0)
+	for b.Loop() {
+		if n++; n%1_000_000 == 0 {
+			b.StopTimer()
+			for _, q := range queues {
+				if tail := q.tail.Load(); tail != nil {
+					q.dropTail(tail)
+				}
+			}
+			b.StartTimer()
+		}
+		q := queues[dice.IntN(len(queues))]
+		q.Append(q.Max(), Entry{PhysicalOffset: n, Size: 100})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,6 +61,10 @@ func killLoop(t *testing.T, mode string) {
 		require.Empty(t, rep.Quarantined)
 		checkKilled(t, s, &acked)
 		require.NoError(t, s.Close())
+		// The other test's child has the lock, too, from its fork to its exec.
+		syscall.ForkLock.RLock()
+		//lint:ignore SA2001 waiting for the fork is all
+		syscall.ForkLock.RUnlock()
 	}
 	total := int64(0)
 	for _, n := range acked {

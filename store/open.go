@@ -54,11 +54,13 @@ func (s *Store) openDerived() error {
 	if err := o.FS.MkdirAll(o.Root, 0o755); err != nil {
 		return err
 	}
-	// A process that was killed while it made the folder left a name that is not durable yet.
-	if err := o.FS.SyncDir(filepath.Dir(o.Root)); err != nil {
-		return err
+	// A process that was killed while it made the folder left a name that is not durable yet. One that made a snapshot had come further.
+	_, err := o.FS.Stat(filepath.Join(o.Root, snapshotName))
+	if fresh := err != nil; fresh {
+		if err := o.FS.SyncDir(filepath.Dir(o.Root)); err != nil {
+			return err
+		}
 	}
-	var err error
 	if s.run, err = openRunFiles(o.FS, o.Root, o.Logger, o.BootID); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 
@@ -92,12 +93,13 @@ func (c *queueFiles) acquire(q *ConsumeQueue, base int64, wait bool) (*queueFile
 // acquireForWrite creates the file where it is missing, with its folder, and gives it its full size and its filler.
 // The caller holds table.writeMu.
 func (c *queueFiles) acquireForWrite(q *ConsumeQueue, base int64) (*queueFile, error) {
-	f, err := c.acquire(q, base, true)
-	if err == errNotFound {
-		f, err = c.create(q, base)
-	}
-	if err != nil {
-		return nil, err
+	f := c.lookup(fileKey{q, base})
+	if f == nil {
+		file, err := c.openOrMake(q, base)
+		if err != nil {
+			return nil, err
+		}
+		f = c.add(fileKey{q, base}, file)
 	}
 	if !f.prepared {
 		if err := c.table.prepare(f); err != nil {
@@ -105,20 +107,39 @@ func (c *queueFiles) acquireForWrite(q *ConsumeQueue, base int64) (*queueFile, e
 			return nil, err
 		}
 		f.prepared = true
+		// Also where the file was there: a process that was killed may have made it, and its name is not durable.
+		c.table.markNamed(q)
 	}
 	return f, nil
 }
 
-func (c *queueFiles) create(q *ConsumeQueue, base int64) (*queueFile, error) {
-	if err := c.table.fs.MkdirAll(q.dir(), 0o755); err != nil {
+// openOrMake leaves the names of a new file and of its folders to the next Sync: with a sync each, the files of 100,000 queues took two
+// minutes.
+func (c *queueFiles) openOrMake(q *ConsumeQueue, base int64) (ioengine.File, error) {
+	const flag = os.O_RDWR | os.O_CREATE
+	name := q.fileName(base)
+	f, err := c.table.fs.Open(name, flag, 0o644)
+	if !isNotFound(err) {
+		return f, err
+	}
+	if err := c.table.makeFolders(q); err != nil {
 		return nil, err
 	}
-	f, err := c.table.fs.Open(q.fileName(base), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, err
+	return c.table.fs.Open(name, flag, 0o644)
+}
+
+func (t *QueueTable) makeFolders(q *ConsumeQueue) error {
+	err := t.fs.Mkdir(q.dir(), 0o755)
+	if !isNotFound(err) {
+		return err
 	}
-	c.table.markCreated(q)
-	return c.add(fileKey{q, base}, f), nil
+	if err := t.fs.MkdirAll(t.dir, 0o755); err != nil {
+		return err
+	}
+	if err := t.fs.Mkdir(filepath.Join(t.dir, q.Topic), 0o755); err != nil {
+		return err
+	}
+	return t.fs.Mkdir(q.dir(), 0o755)
 }
 
 // add puts a newly opened file into the cache; when another was quicker, that one is answered.

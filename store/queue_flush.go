@@ -6,16 +6,19 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/ringmq/ringmq/ioengine"
 )
 
 // manyDirty is how many dirty files make one sync of the whole file system cheaper than one each.
 const manyDirty = 64
 
-// syncFS is what an ioengine.FS may have besides: all dirty files of dir's file system made durable at once.
-type syncFS interface {
-	SyncFS(dir string) error
+// volumes is what an ioengine.FS may have besides.
+type volumes interface {
+	OpenVolume(dir string) (ioengine.Volume, error)
 }
 
 // Backlog is the bytes of entries that wait to be written. It stays near QueueTableOptions.MaxUnwritten unless writing
@@ -208,10 +211,10 @@ func (t *QueueTable) markDirty(key fileKey) {
 	t.dirty[key] = struct{}{}
 }
 
-func (t *QueueTable) markCreated(q *ConsumeQueue) {
+func (t *QueueTable) markNamed(q *ConsumeQueue) {
 	t.dirtyMu.Lock()
 	defer t.dirtyMu.Unlock()
-	t.created[q] = struct{}{}
+	t.named[q] = struct{}{}
 }
 
 // forget drops a file that is about to be removed.
@@ -231,30 +234,39 @@ func (t *QueueTable) Sync() error {
 		return t.syncErr
 	}
 	t.dirtyMu.Lock()
-	dirty, created := t.dirty, t.created
-	t.dirty, t.created = map[fileKey]struct{}{}, map[*ConsumeQueue]struct{}{}
+	dirty, named := t.dirty, t.named
+	t.dirty, t.named = map[fileKey]struct{}{}, map[*ConsumeQueue]struct{}{}
 	t.dirtyMu.Unlock()
-	if err := t.syncAll(dirty, created); err != nil {
+	if err := t.syncAll(dirty, named); err != nil {
 		t.syncErr = fmt.Errorf("sync consume queues: %w", err)
 	}
 	return t.syncErr
 }
 
-func (t *QueueTable) syncAll(dirty map[fileKey]struct{}, created map[*ConsumeQueue]struct{}) error {
-	if s, ok := t.fs.(syncFS); ok && len(dirty) > manyDirty {
-		return s.SyncFS(t.dir)
+func (t *QueueTable) syncAll(dirty map[fileKey]struct{}, named map[*ConsumeQueue]struct{}) error {
+	if t.volume != nil && len(dirty)+len(named) > manyDirty {
+		return t.volume.Sync()
 	}
 	// Side by side: a file system that journals takes several syncs in one commit.
 	err := inParallel(context.Background(), slices.Collect(maps.Keys(dirty)), t.syncFile)
-	if err != nil {
+	if err != nil || len(named) == 0 {
 		return err
 	}
-	return inParallel(context.Background(), slices.Collect(maps.Keys(created)), func(q *ConsumeQueue) error {
-		if err := t.fs.SyncDir(q.dir()); err != nil && !q.isGone(err) {
+	folders := map[string]*ConsumeQueue{}
+	for q := range named {
+		folders[q.dir()] = q
+		folders[filepath.Join(t.dir, q.Topic)] = q
+	}
+	err = inParallel(context.Background(), slices.Collect(maps.Keys(folders)), func(dir string) error {
+		if err := t.fs.SyncDir(dir); err != nil && !folders[dir].isGone(err) {
 			return err
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return t.fs.SyncDir(t.dir)
 }
 
 func (t *QueueTable) syncFile(key fileKey) error {

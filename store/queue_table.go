@@ -94,11 +94,14 @@ type QueueTable struct {
 	activeMu      sync.Mutex
 	active, spare []*ConsumeQueue
 
-	// dirtyMu guards the files written and the folders grown since the last Sync, and its error.
+	// dirtyMu guards the files written since the last Sync, and the queues of which a file was opened for that: its name and those of its folders
+	// may not be durable.
 	dirtyMu sync.Mutex
 	dirty   map[fileKey]struct{}
-	created map[*ConsumeQueue]struct{}
+	named   map[*ConsumeQueue]struct{}
+	// syncMu is held to sync; it guards syncErr. volume is nil where there is none: then each file is synced by itself.
 	syncMu  sync.Mutex
+	volume  ioengine.Volume
 	syncErr error
 
 	// background runs removals and clearing until Close calls stop.
@@ -130,7 +133,7 @@ func NewQueueTable(o QueueTableOptions) (*QueueTable, error) {
 	t := &QueueTable{
 		fs: o.FS, root: o.Root, dir: filepath.Join(o.Root, "consumequeue"), log: o.Logger, fileUnits: int64(o.FileUnits), maxUnwritten: o.MaxUnwritten,
 		maxHeld: o.MaxHeld, maxPass: o.MaxPass, idlePasses: o.IdlePasses, maxTopics: o.MaxTopics, logEnd: o.LogEnd, onDamage: o.OnDamage,
-		seed: maphash.MakeSeed(), dirty: map[fileKey]struct{}{}, created: map[*ConsumeQueue]struct{}{},
+		seed: maphash.MakeSeed(), dirty: map[fileKey]struct{}{}, named: map[*ConsumeQueue]struct{}{},
 	}
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
@@ -163,6 +166,13 @@ func NewQueueTable(o QueueTableOptions) (*QueueTable, error) {
 		t.topics[i].Store(&map[string]*topicQueues{})
 	}
 	t.lookup.init(t.seed, 0)
+	// Now, and not when it is needed: errors from before it was opened may be told to somebody else.
+	if v, ok := t.fs.(volumes); ok {
+		var err error
+		if t.volume, err = v.OpenVolume(t.root); err != nil && !isNotFound(err) {
+			t.log.Info("consume queue files are synced one by one", "reason", err)
+		}
+	}
 	return t, nil
 }
 
@@ -392,6 +402,9 @@ func (t *QueueTable) Close() error {
 	t.stop()
 	t.background.Wait()
 	t.files.close()
+	if t.volume != nil {
+		return t.volume.Close()
+	}
 	return nil
 }
 

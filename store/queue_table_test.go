@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -205,9 +206,12 @@ func TestStaleUnitsAreCleared(t *testing.T) {
 type syncingFS struct {
 	*faultfs.FS
 	whole int
+	fails error
 }
 
-func (s *syncingFS) SyncFS(string) error { s.whole++; return nil }
+func (s *syncingFS) OpenVolume(string) (ioengine.Volume, error) { return s, nil }
+func (s *syncingFS) Sync() error                                { s.whole++; return s.fails }
+func (s *syncingFS) Close() error                               { return nil }
 
 func TestManyDirtyFilesAreSyncedAtOnce(t *testing.T) {
 	fsys := &syncingFS{FS: faultfs.New()}
@@ -229,6 +233,50 @@ func TestManyDirtyFilesAreSyncedAtOnce(t *testing.T) {
 		}
 	}
 	require.Equal(t, 1, synced)
+	for i := range int32(manyDirty + 1) {
+		mustQueue(t, table, "T", i).Append(2, entryAt(2))
+	}
+	require.NoError(t, table.WriteBack())
+	fsys.fails = errors.New("the disk is gone")
+	require.ErrorIs(t, table.Sync(), fsys.fails)
+	fsys.fails = nil
+	require.Error(t, table.Sync(), "what a sync that failed lost stays lost")
+}
+
+// Names of new folders and files are durable after a Sync, whoever made them: a process that was killed before its Sync, too.
+func TestSyncMakesNamesDurable(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		fsys := faultfs.New()
+		table := openTable(t, fsys, "/s")
+		write := func() {
+			for i := range int32(3) {
+				mustQueue(t, table, "T", i).Append(0, entryAt(0))
+			}
+			require.NoError(t, table.WriteBack())
+		}
+		write()
+		require.Empty(t, lsAfterCrash(t, fsys), "nothing is synced by writing")
+		if killed {
+			fsys = fsys.Kill()
+			table = openTable(t, fsys, "/s")
+			write()
+		}
+		require.NoError(t, table.Sync())
+		require.Len(t, lsAfterCrash(t, fsys), 3, "killed %t", killed)
+	}
+}
+
+// lsAfterCrash lists the queue folders with a file that a loss of power leaves.
+func lsAfterCrash(t *testing.T, fsys *faultfs.FS) (found []string) {
+	t.Helper()
+	left := fsys.Crash(0, faultfs.LoseAll)
+	queues, _ := left.ReadDir("/s/consumequeue/T")
+	for _, q := range queues {
+		if files, _ := left.ReadDir("/s/consumequeue/T/" + q.Name()); len(files) > 0 {
+			found = append(found, q.Name())
+		}
+	}
+	return found
 }
 
 // The whole life under power loss: work, snapshots, a crash at a random operation, a start as the store does it. After

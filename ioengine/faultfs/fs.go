@@ -196,31 +196,38 @@ func (f *FS) MkdirAll(name string, perm fs.FileMode) error {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return fail(OpMkdir, name, err)
 		}
-		if err := f.mkdir(name, path[:depth+1], perm); err != nil {
+		at := filepath.Join(path[:depth+1]...)
+		if filepath.IsAbs(name) {
+			at = string(filepath.Separator) + at
+		}
+		if err := f.Mkdir(at, perm); err != nil {
+			return err
+		}
+		if err := f.SyncDir(filepath.Dir(at)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (f *FS) mkdir(name string, path []string, perm fs.FileMode) error {
-	at := filepath.Join(path...)
-	if filepath.IsAbs(name) {
-		at = string(filepath.Separator) + at
-	}
-	if err := f.start(Op{Kind: OpMkdir, Name: at}); err != nil {
+func (f *FS) Mkdir(name string, perm fs.FileMode) error {
+	if err := f.start(Op{Kind: OpMkdir, Name: name}); err != nil {
 		return err
 	}
 	f.mu.Lock()
-	dir, last, err := f.parentLocked(at)
-	if err == nil && dir.entries[last] == nil {
-		f.linkLocked(dir, last, newDir(perm.Perm()))
+	defer f.mu.Unlock()
+	dir, last, err := f.parentLocked(name)
+	if err == nil {
+		if there := dir.entries[last]; there == nil {
+			f.linkLocked(dir, last, newDir(perm.Perm()))
+		} else if !there.dir {
+			err = syscall.ENOTDIR
+		}
 	}
-	f.mu.Unlock()
 	if err != nil {
-		return fail(OpMkdir, at, err)
+		return fail(OpMkdir, name, err)
 	}
-	return f.SyncDir(filepath.Dir(at))
+	return nil
 }
 
 func (f *FS) Rename(oldName, newName string) error {
