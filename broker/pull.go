@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -17,8 +18,9 @@ import (
 // send; after this, netpath/sendfile_linux.go or the connection's buffer carries them.
 //
 // A pull is answered by the thread that read it, from memory: small parts are copied from the log's own pages or the page cache, large
-// ones go by sendfile. What would have to wait for the disk goes to a goroutine of the cold lane, which reads and answers by itself. Does
-// the work of PullMessageProcessor.
+// ones go by sendfile. What would have to wait for the disk goes to a goroutine of the cold lane. A large answer it brings into the page cache,
+// and then the pull runs again on its reactor, by sendfile; a small one, or one that lies here and there in the log, it reads and answers by
+// itself. Does the work of PullMessageProcessor.
 
 // puller is the scratch for pulls of one thread.
 type puller struct {
@@ -31,6 +33,9 @@ type puller struct {
 	stats statsLane
 	// counters are those of the last pull's group and topic.
 	counters *groupStats
+	// loadedSince is when the pull came that runs now, on the monotonic clock (ns), if it came before what it asks for was brought into
+	// memory; else 0.
+	loadedSince int64
 }
 
 // sendfileMin is the size in bytes from which on a part goes by sendfile: below it, a system call costs more than the copy that it saves.
@@ -108,14 +113,59 @@ func (h *handler) answerPull(c *netpath.Conn, err error, now netpath.Clock) {
 		h.replyError(c, err)
 	case p.get.Status == store.GetFound:
 		if !h.sendFound(c) {
-			h.toLane(c, laneCold, h.b.pullSlowly)
+			h.pullCold(c, now)
 			return
 		}
-		p.count(now.MonoNanos)
+		p.count(cmp.Or(p.loadedSince, now.MonoNanos))
 	default:
 		code := pullCode(p.get.Status, p.hdr.QueueOffset)
 		h.replyPull(c, code, p.remark(), p.get.Next, nil)
 	}
+}
+
+// sparseAfter is how many times as much as is asked for may be read from the disk with it: the messages of other queues lie between. They are
+// wanted, too, where the queues of one topic are read, and reading on costs less than reading here and there.
+const sparseAfter = 8
+
+// pullCold has the lane for slow requests do what the disk is needed for. What was brought into memory once and has left it by now is not
+// brought again: pullSlowly ends.
+func (h *handler) pullCold(c *netpath.Conn, now netpath.Clock) {
+	p := &h.pull
+	from, end, sparse := p.span()
+	if p.loadedSince != 0 || p.get.Bytes < sendfileMin || sparse {
+		h.toLane(c, laneCold, h.b.pullSlowly)
+		return
+	}
+	topic, group, queue := p.topic.Name, p.group.Name, p.hdr.QueueID
+	h.toLane(c, laneCold, func(c *netpath.Conn, frame []byte) {
+		again := func() {
+			if !c.Closed() {
+				h.pull.loadedSince = now.MonoNanos
+				h.OnFrame(c, frame)
+				h.pull.loadedSince = 0
+			}
+		}
+		if h.b.store.Log().Load(from, end) != nil || !h.reactor.Post(again) {
+			h.b.pullSlowly(c, frame)
+			return
+		}
+		head := make([]byte, message.FixedSize)
+		if h.b.store.Log().ReadWait(head, from) == nil {
+			h.b.fellBehind(topic, group, queue, from, head)
+		}
+	})
+}
+
+// span is the part of the log from the first to the last record that get found; sparse, where most of it is of other queues.
+func (p *puller) span() (from, end int64, sparse bool) {
+	last := p.get.Parts[len(p.get.Parts)-1]
+	from, end = p.get.Parts[0].Off, last.Off+int64(last.N)
+	return from, end, end-from > sparseAfter*int64(p.get.Bytes)
+}
+
+// fellBehind notes that a pull of the record at from, which begins with head, needed the disk.
+func (b *Broker) fellBehind(topic, group string, queue int32, from int64, head []byte) {
+	b.stats.fellBehind(topic, group, queue, b.store.Log().Published()-from, b.nowMillis()-message.StoreTimestampOf(head))
 }
 
 func (p *puller) remark() string { return pullRemarks[p.get.Status] }
@@ -364,9 +414,16 @@ func (h *handler) sendFound(c *netpath.Conn) bool {
 // sendfile; then nothing was sent, and copying does it.
 func (h *handler) sendRanges(c *netpath.Conn) (sent, inMemory bool) {
 	g, log := &h.pull.get, h.b.store.Log()
+	from, end, sparse := h.pull.span()
+	there := h.pull.loadedSince != 0 // a moment ago
+	if !there && !sparse && len(g.Parts) > 1 {
+		if there = log.Resident(from, end); !there {
+			return false, false
+		}
+	}
 	for i, part := range g.Parts {
 		r, err := log.Hold(part.Off, part.N)
-		if err == nil && (r.Fd() < 0 || !r.Resident()) {
+		if err == nil && (r.Fd() < 0 || !there && !r.Resident()) {
 			inMemory = r.Fd() < 0
 			r.Release()
 			err = ioengine.ErrCold
@@ -437,6 +494,11 @@ func (b *Broker) pullSlowly(c *netpath.Conn, frame []byte) {
 	w := p.pullHead(make([]byte, 0, p.get.Bytes+512), &cmd, remoting.RespSuccess, "", p.get.Next, 0)
 	buf := w.FinishHead(p.get.Bytes)
 	head := len(buf)
+	if len(p.get.Parts) > 1 {
+		for _, part := range p.get.Parts {
+			b.store.Log().ReadAhead(part.Off, part.N)
+		}
+	}
 	for _, part := range p.get.Parts {
 		n := len(buf)
 		buf = grow(buf, part.N)
@@ -446,7 +508,6 @@ func (b *Broker) pullSlowly(c *netpath.Conn, frame []byte) {
 		}
 	}
 	p.count(began)
-	b.stats.fellBehind(p.topic.Name, p.group.Name, p.hdr.QueueID, b.store.Log().Published()-p.get.Parts[0].Off,
-		b.nowMillis()-message.StoreTimestampOf(buf[head:]))
+	b.fellBehind(p.topic.Name, p.group.Name, p.hdr.QueueID, p.get.Parts[0].Off, buf[head:])
 	b.sendFrame(c, &cmd, buf)
 }

@@ -147,8 +147,69 @@ func (r Range) Fd() int {
 	return r.seg.file.Fd()
 }
 
-// Resident tells whether the range is in the page cache by now.
-func (r Range) Resident() bool { return r.seg.file.Resident(r.Off, r.N) }
+// Resident tells whether the range is in the page cache by now. What the log holds through its mapping is, without asking.
+func (r Range) Resident() bool {
+	if hot := r.seg.hot.Load(); hot >= 0 && r.Off >= hot {
+		return true
+	}
+	return r.seg.file.Resident(r.Off, r.N)
+}
+
+// Resident tells whether all of [off, end) is in the page cache by now, or held in the log's memory: one question for many ranges that lie close
+// together.
+func (l *Log) Resident(off, end int64) bool {
+	for off < end {
+		n, there := min(end-off, l.ToSegmentEnd(off)), true
+		err := l.inSegment(off, n, func(f ioengine.File, at int64, n int) error {
+			there = f.Resident(at, n)
+			return nil
+		})
+		if err != nil || !there {
+			return false
+		}
+		off += n
+	}
+	return true
+}
+
+// Load brings [off, end), all published, into the page cache and waits for the disk: what it passes over can be sent without waiting. Never
+// on a reactor.
+func (l *Log) Load(off, end int64) error {
+	for off < end {
+		n := min(end-off, l.ToSegmentEnd(off))
+		err := l.inSegment(off, n, ioengine.Load)
+		if err != nil {
+			return err
+		}
+		off += n
+	}
+	return nil
+}
+
+// ReadAhead begins to bring n bytes at off into the page cache. It waits for nothing and promises nothing.
+func (l *Log) ReadAhead(off int64, n int) {
+	_ = l.inSegment(off, int64(n), func(f ioengine.File, at int64, n int) error {
+		ioengine.ReadAhead(f, at, n)
+		return nil
+	})
+}
+
+// inSegment calls do for what is in the file, and not in the log's memory, of n bytes at off, which lie in one segment.
+func (l *Log) inSegment(off, n int64, do func(f ioengine.File, at int64, n int) error) error {
+	if n <= 0 {
+		return ErrGone
+	}
+	s, err := l.hold(off, n)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	at := off - s.base
+	if hot := s.hot.Load(); hot >= 0 && at >= hot {
+		return nil
+	}
+	return do(s.file, at, s.inFile(at, int(n)))
+}
 
 // Release lets go of the range. Once.
 func (r Range) Release() { r.seg.release() }

@@ -173,7 +173,11 @@ func mountOptions(name string, on mount, d device) (findings []Finding) {
 		findings = append(findings, note(name, "strictatime", "each read of a file dirties its inode", remount("noatime")))
 	}
 	if len(findings) == 0 {
-		findings = append(findings, ok(name, optionList(on), "barriers on, no option that slows syncs"))
+		meaning := "barriers on, no option that slows syncs"
+		if inMemory(on.kind) {
+			meaning = "no option that matters"
+		}
+		findings = append(findings, ok(name, optionList(on), meaning))
 	}
 	return findings
 }
@@ -205,6 +209,9 @@ type device struct {
 // withoutDevice are file systems that have none on this machine.
 var withoutDevice = []string{"tmpfs", "ramfs", "nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "virtiofs", "vboxsf"}
 
+// inMemory are file systems whose files are pages of the page cache and nothing else.
+func inMemory(kind string) bool { return kind == "tmpfs" || kind == "ramfs" }
+
 // deviceOf finds the device beneath a mount, by its number, or by its name where the file system has a number of its own as btrfs has.
 // A partition has no queue of its own: its disk, one folder up, has.
 func (m *machine) deviceOf(on mount) (d device) {
@@ -227,7 +234,7 @@ func (m *machine) deviceOf(on mount) (d device) {
 	}
 	d.name = path.Base(folder)
 	d.rotational = rotational == "1"
-	d.virtual = strings.HasPrefix(d.name, "vd") || strings.HasPrefix(d.name, "xvd") || strings.HasPrefix(d.name, "loop") || m.virtualMachine()
+	d.virtual = strings.HasPrefix(d.name, "vd") || strings.HasPrefix(d.name, "xvd") || m.virtualMachine()
 	d.scheduler, _ = m.chosen(folder + "/queue/scheduler")
 	d.writeCache, _ = m.text(folder + "/queue/write_cache")
 	return d
@@ -252,6 +259,9 @@ func (d device) findings(label string) []Finding {
 	}
 	var findings []Finding
 	switch {
+	case strings.HasPrefix(d.name, "loop"):
+		findings = append(findings, note(name, d.name+", a file as a disk", "writes and syncs go through the file system that has the file, too: good for trying, not for figures",
+			"losetup -l /dev/"+d.name+"   # which file it is", "storePathRootDir=/a/folder/on/a/disk   # in broker.conf"))
 	case d.rotational && d.virtual:
 		findings = append(findings, ok(name, d.name+", virtual", "what is beneath is for the host to know: `ringmq tune` measures it"))
 	case d.rotational:

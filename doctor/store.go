@@ -152,7 +152,8 @@ func probeAllocate(m *machine, name, dir string) Finding {
 	if err := f.Allocate(0, probeSize); err != nil {
 		return failure(name, errorText(err), "space cannot be reserved for segments: the broker does not start", "df -h "+dir+"   # free some")
 	}
-	if f.Resident(0, probeSize) {
+	on, _ := m.mountOf(dir)
+	if f.Resident(0, probeSize) && !inMemory(on.kind) { // whose pages are what fallocate reserves
 		return note(name, "does not reserve", "each new segment is written with zeroes to reserve its space, "+size(m.SegmentSize)+" more of writing a segment",
 			"storePathRootDir=/a/folder/on/ext4/or/xfs   # in broker.conf")
 	}

@@ -34,6 +34,10 @@ func TestStoreFolder(t *testing.T) {
 		{"a sync does not work", func(p *patient) { p.files.syncErr = errProbe }, "store segments", Failure, "input/output error", ""},
 		{"reserving works", nil, "store fallocate", OK, "works", ""},
 		{"reserving writes zeroes", func(p *patient) { p.files.zeroes = true }, "store fallocate", Note, "does not reserve", "ext4"},
+		{"memory is reserved by being there", func(p *patient) {
+			p.files.zeroes = true
+			p.mounted("tmpfs", "rw")
+		}, "store fallocate", OK, "works", ""},
 		{"reserving fails", func(p *patient) { p.files.allocateErr = syscall.ENOSPC }, "store fallocate", Failure, "no space left", "df -h"},
 		{"direct writing works", nil, "store O_DIRECT", OK, "works", ""},
 		{"direct writing does not", func(p *patient) { p.writeDirect = func(string) error { return syscall.EINVAL } }, "store O_DIRECT", Note, "invalid argument", "ext4"},
@@ -141,6 +145,11 @@ func TestDevice(t *testing.T) {
 			set("rotational", "1")(p)
 			p.set("proc/cpuinfo", "flags\t: fpu hypervisor tsc\n")
 		}, "store device", OK, "virtual", ""},
+		{"a file as a disk", func(p *patient) {
+			p.set("proc/self/mountinfo", "27 1 7:0 / / rw,relatime - xfs /dev/loop0 rw\n")
+			p.link("../../devices/virtual/block/loop0", "sys/dev/block/7:0")
+			p.set("sys/devices/virtual/block/loop0/queue/rotational", "1")
+		}, "store device", Note, "loop0, a file as a disk", "losetup -l /dev/loop0"},
 		{"not shown", func(p *patient) { p.remove("sys/dev") }, "store device", Note, "not seen", "lsblk"},
 		{"no device beneath", func(p *patient) {
 			p.set("proc/self/mountinfo", "27 1 0:27 / / rw,relatime - overlay overlay rw\n")

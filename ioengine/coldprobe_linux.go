@@ -57,6 +57,17 @@ func (p *ColdProbe) fill() error {
 // Close removes the file.
 func (p *ColdProbe) Close() error { return errors.Join(p.f.Close(), os.Remove(p.f.Name())) }
 
+// Forget throws a file out of the page cache, as far as the system does that at once.
+func Forget(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return fail("open", name, err)
+	}
+	// Only what is on the device can be let go.
+	err = errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close())
+	return fail("forget", name, err)
+}
+
 // drop throws the file out of the page cache.
 func (p *ColdProbe) drop() error {
 	if err := unix.Fadvise(p.fd, 0, 0, unix.FADV_DONTNEED); err != nil {

@@ -301,25 +301,3 @@ func (w *ringWriter) Close() error {
 	w.mu.Unlock()
 	return errors.Join(w.ring.Close(), w.files.closeAll())
 }
-
-// directZeroes is how much zeroDirect writes at a time.
-const directZeroes = 1 << 20
-
-// zeroSource are the zeroes of zeroDirect, aligned as O_DIRECT wants them.
-var zeroSource = sync.OnceValues(func() (*uring.Arena, error) { return uring.NewArena(directZeroes) })
-
-// zeroDirect writes zeroes past the page cache; from and to are multiples of TailBlock.
-func zeroDirect(name string, from, to int64) error {
-	zeroes, err := zeroSource()
-	if err != nil {
-		return fail("zero", name, err)
-	}
-	f, err := os.OpenFile(name, os.O_WRONLY|unix.O_DIRECT, 0)
-	if err != nil {
-		return fail("open for direct writes", name, err)
-	}
-	for ; from < to && err == nil; from += directZeroes {
-		_, err = f.WriteAt(zeroes.Bytes[:min(to-from, directZeroes)], from)
-	}
-	return fail("zero", name, errors.Join(err, f.Close()))
-}

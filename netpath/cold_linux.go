@@ -23,8 +23,30 @@ func (r *Reactor) isCold(s *segment) bool {
 	return s.turn != r.count.turns && !r.srv.resident(s.fd, s.fileOff, min(s.fileLen, fileChunk))
 }
 
-// resident asks the kernel whether n bytes of fd from off are in the page cache.
+// resident asks the kernel whether n bytes of fd from off are in the page cache, and not still on their way to it.
 func resident(fd int, off int64, n int) bool {
+	for last, at := off+int64(n)-1, off-1; at < last; {
+		at = min(last, at+arrivesTogether)
+		if onItsWay(fd, at) {
+			return false
+		}
+	}
+	return cached(fd, off, n)
+}
+
+// arrivesTogether is what the kernel reads from the disk by one operation, or nearly so.
+const arrivesTogether = 256 << 10
+
+// onItsWay says that the byte at off cannot be read without waiting. Where the file system does not tell, it is false.
+func onItsWay(fd int, off int64) bool {
+	var b byte
+	iov := unix.Iovec{Base: &b, Len: 1}
+	_, _, errno := unix.RawSyscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1, uintptr(off), uintptr(uint64(off)>>32), unix.RWF_NOWAIT)
+	return errno == unix.EAGAIN
+}
+
+// cached counts the pages of the range that are in the page cache, those that are being read among them.
+func cached(fd int, off int64, n int) bool {
 	// n of cachestat is in bytes, its answer in pages.
 	page := int64(unix.Getpagesize())
 	where := unix.CachestatRange{Off: uint64(off), Len: uint64(n)}
