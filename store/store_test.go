@@ -33,6 +33,10 @@ func underTest(o *Options) {
 	if name == "" || o.FS != ioengine.OS() {
 		return
 	}
+	if name == "portable" { // that is other means to reach the files, not another engine
+		o.FS = ioengine.Portable()
+		return
+	}
 	kind, err := ioengine.ParseEngine(name)
 	if err != nil {
 		panic(err)
