@@ -78,11 +78,15 @@ func (r *Reactor) openPoller() error {
 }
 
 // Watch has a turn begin soon after fd becomes readable, once for each time that it does; the handler looks at it in OnTurn. It is for
-// descriptors that live as long as the reactor, and may be called by anybody before Server.Start. The error wraps errors.ErrUnsupported where
-// the reactor does not wait with epoll.
+// descriptors that live as long as the reactor, and may be called by anybody before Server.Start. The error wraps errors.ErrUnsupported on
+// the portable path.
 func (r *Reactor) Watch(fd int) error {
-	if !r.native || r.ring != nil {
+	if !r.native {
 		return errNoWatch
+	}
+	if r.ring != nil {
+		r.ring.watched = append(r.ring.watched, fd)
+		return nil
 	}
 	if err := r.control(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN|unix.EPOLLET, 0, padWake); err != nil {
 		return fmt.Errorf("watch a descriptor: epoll_ctl: %w", err)

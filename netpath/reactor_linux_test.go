@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -495,4 +496,48 @@ func BenchmarkTurn(b *testing.B) {
 		h.drain(out)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/64, "ns/frame")
+}
+
+// A watched descriptor begins a turn each time that it becomes readable, however deep the reactor sleeps, and is left to the handler.
+func TestWatchedDescriptorsBeginTurns(t *testing.T) {
+	eachPoller(t, func(t *testing.T, o Options) {
+		fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) }) // behind the server's end
+		seen := make(chan uint64, 1)
+		h := &testHandler{turn: func(Clock) {
+			b := make([]byte, 8)
+			if n, _ := unix.Read(fd, b); n == 8 {
+				seen <- binary.NativeEndian.Uint64(b)
+			}
+		}}
+		o.Reactors = 1
+		o.NewHandler = func(r *Reactor) Handler {
+			if err := r.Watch(fd); err != nil {
+				t.Error(err)
+			}
+			return h
+		}
+		serve(t, o, h)
+		for i := range uint64(50) {
+			one := make([]byte, 8)
+			binary.NativeEndian.PutUint64(one, i+1)
+			if _, err := unix.Write(fd, one); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case got := <-seen:
+				if got != i+1 {
+					t.Fatalf("read %d, want %d", got, i+1)
+				}
+			case <-time.After(patience):
+				t.Fatal("no turn began")
+			}
+		}
+	})
+	if err := newReactor(&Server{}, 0, false).Watch(0); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("on the portable path: %v", err)
+	}
 }

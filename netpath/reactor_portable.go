@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-var errNoWatch = fmt.Errorf("the reactor does not wait with epoll: %w", errors.ErrUnsupported)
+var errNoWatch = fmt.Errorf("the portable reactor waits for no descriptors: %w", errors.ErrUnsupported)
 
 // The reactor's wait without a poller: for Options.Portable, and for systems that have no
 // reactor_linux.go. All its connections are streams, whose goroutines report by mail, so

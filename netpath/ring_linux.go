@@ -51,6 +51,8 @@ type ring struct {
 	batch    uint64
 	inFlight int
 	enabled  bool
+	// watched are Watch's; an operation for one has its index.
+	watched []int
 	// accepted wait to be welcomed.
 	accepted []accepted
 	// messages are for sends of several segments; the first used of them are in this batch.
@@ -78,6 +80,7 @@ const (
 	ringPollOut
 	ringSend
 	ringListener
+	ringWatch
 	ringCancel
 
 	ringKindShift = 60
@@ -134,12 +137,27 @@ func (r *Reactor) enableRing() {
 		panic(fmt.Sprintf("BUG: %v", err))
 	}
 	r.ring.enabled = true
+	for i := range r.ring.watched {
+		r.armWatch(i)
+	}
 	r.setListeners(unix.EPOLLIN)
+}
+
+// armWatch has a completion come each time that a watched descriptor becomes readable.
+func (r *Reactor) armWatch(i int) {
+	e := r.entry(nil)
+	e.PollMultishot(r.ring.watched[i], unix.POLLIN)
+	e.SetData(ringData(ringWatch, 0, i))
 }
 
 // closeRing waits for what was cancelled, and ends the ring.
 func (r *Reactor) closeRing() {
 	g := r.ring
+	for i := range g.watched {
+		if g.enabled {
+			r.cancelOperation(ringData(ringWatch, 0, i))
+		}
+	}
 	for end := monoNanos() + int64(time.Second); g.enabled && g.inFlight > 0 && monoNanos() < end; {
 		_ = g.Wait(10 * time.Millisecond) // ends by its time, and is asked again
 		for c, ok := g.Completed(); ok; c, ok = g.Completed() {
@@ -282,8 +300,14 @@ func (r *Reactor) handleCompletions() {
 	for i := 0; i < len(g.events); i++ {
 		done := g.events[i]
 		kind := done.Data >> ringKindShift
-		if kind == ringListener {
+		switch kind {
+		case ringListener:
 			r.listenerReady(int(uint32(done.Data)), done)
+			continue
+		case ringWatch:
+			if done.Flags&uring.CompletionMore == 0 && !r.ended {
+				r.armWatch(int(uint32(done.Data)))
+			}
 			continue
 		}
 		c := r.ringConn(done.Data)
