@@ -30,8 +30,9 @@ type registrar struct {
 	told  map[string]bool // name servers whose failure was logged
 	// whole are the name servers that have everything, as far as is known: a full registration was taken, and none has failed since.
 	whole map[string]bool
-	// rounds counts the periodic registrations; run's own.
+	// rounds counts the periodic registrations; last is the version of the latest one of any kind. Both are run's own.
 	rounds int
+	last   remoting.DataVersion
 	// first is closed when the first round is over.
 	first chan struct{}
 }
@@ -97,6 +98,12 @@ func (r *registrar) registerChanged(ctx context.Context) {
 	r.topic = map[string]bool{}
 	r.mu.Unlock()
 	version := r.b.topics.dataVersion() // before the configs: never newer than they are
+	if version == r.last {
+		// The topic that was registered with it last had it from this one's change: a name server would take it for nothing new.
+		r.b.topics.touch()
+		version = r.b.topics.dataVersion()
+	}
+	r.last = version
 	var configs []remoting.TopicConfig
 	for name := range changed {
 		if t := r.b.topics.find(name); t != nil {
@@ -158,6 +165,7 @@ func (r *registrar) registerAll(ctx context.Context) {
 	r.topic = map[string]bool{}
 	r.mu.Unlock()
 	version, configs := r.allTopics()
+	r.last = version
 	r.each(ctx, func(ctx context.Context, addr string) error { return r.registerWhole(ctx, addr, version, configs) })
 }
 

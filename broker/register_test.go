@@ -168,3 +168,35 @@ func TestManyTopicsAreNotRegisteredForNothing(t *testing.T) {
 	}
 	expect(0, 1, "from time to time it is told without being asked")
 }
+
+// Two topics come at nearly the same time: the first one's registration has the version of the second one already. A name server takes
+// nothing with a version that it has, so the second one's must have another.
+func TestTopicsAtTheSameTimeAreBothRegistered(t *testing.T) {
+	names := newRecordingNameServer(t)
+	cfg := testConfig(t.TempDir())
+	cfg.NamesrvAddr = names.addr
+	b, err := Open(config.NewLiveBroker(cfg), Options{}) // not started: the test makes the rounds
+	require.NoError(t, err)
+	defer func() { require.NoError(t, b.closeUnstarted()) }()
+	r := b.register
+	defer r.closeAll()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	r.registerAll(ctx)
+	whole := names.latest()
+	_, err = b.topics.update(b.cfg.Load(), remoting.NewTopicConfig("one"), remoting.NewTopicConfig("two"))
+	require.NoError(t, err)
+	r.topicChanged(b.topics.find("one"))
+	r.registerChanged(ctx)
+	first := names.latest()
+	require.NotEqual(t, whole, first)
+	r.topicChanged(b.topics.find("two"))
+	r.registerChanged(ctx)
+	require.NotEqual(t, first, names.latest())
+}
+
+func (n *recordingNameServer) latest() remoting.DataVersion {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.version
+}
