@@ -66,10 +66,19 @@ func (c *Committer) Look() {
 	}
 }
 
-// drive takes turns at w as long as somebody wants one, unless another thread does already: that one looks after it.
+// turnsInOne is how many turns a thread takes for others before it goes on with its own work.
+const turnsInOne = 4
+
+// drive takes turns at w as long as somebody wants one, unless another thread does already: that one looks after it. What is too much for one
+// thread is left to the flusher.
 func (p *pipeline) drive(w ioengine.LogWriter) {
 	p.look.Store(true)
-	for p.look.Load() && p.mu.TryLock() {
+	for turns := 0; p.look.Load() && p.mu.TryLock(); turns++ {
+		if turns == turnsInOne {
+			p.mu.Unlock()
+			p.w.Wake()
+			return
+		}
 		p.turn(w, false)
 		p.mu.Unlock()
 	}

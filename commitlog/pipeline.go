@@ -189,16 +189,21 @@ func (p *pipeline) turn(w ioengine.LogWriter, wish bool) {
 		p.wish()
 	}
 	p.start()
-	p.takeHosted() // what was started goes to the kernel with it
+	// What was started goes to the kernel with this. What is done by now may have made room for more.
+	if p.takeHosted() {
+		p.look.Store(true)
+	}
 }
 
-// takeHosted takes what is done at the committers.
-func (p *pipeline) takeHosted() {
+// takeHosted takes what is done at the committers, and submits what was started there.
+func (p *pipeline) takeHosted() (took bool) {
 	for _, w := range p.hosted {
 		for done, ok := w.Next(0); ok; done, ok = w.Next(0) {
 			p.take(done)
+			took = true
 		}
 	}
+	return took
 }
 
 // reap takes what is done at the flusher's own writer, waiting d for the first.
@@ -423,8 +428,15 @@ func (l *Log) openMemory() error {
 	}
 	if o.TailFile == "" {
 		l.memory, err = ioengine.NewTail(o.TailSize)
-	} else {
-		l.memory, err = ioengine.NewTailFile(o.TailFile, o.TailSize)
+		return err
+	}
+	l.memory, err = ioengine.NewTailFile(o.TailFile, o.TailSize, o.Sync)
+	if errors.Is(err, ioengine.ErrDiskFull) {
+		// Messages can be read, and old ones deleted, without a tail.
+		o.Logger.Warn("there is no space for the log tail's file, so the log is written through its mapping; free some and start again",
+			"file", o.TailFile, "bytes", o.TailSize, "engine", o.Engine, "next", ioengine.EngineMmap, "err", err)
+		o.Engine = ioengine.EngineMmap
+		return nil
 	}
 	return err
 }

@@ -294,3 +294,60 @@ func hostCommits(t *testing.T, l *Log, d *device) (ask, stop func()) {
 			turns.Wait()
 		}
 }
+
+// lateWriter ends an operation when Next is called for the third time since it was started.
+type lateWriter struct {
+	*shuffledWriter
+	calls []int
+}
+
+func (w *lateWriter) Next(time.Duration) (ioengine.Done, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.calls {
+		w.calls[i]++
+	}
+	if len(w.calls) == 0 || w.calls[0] < 3 {
+		return ioengine.Done{}, false
+	}
+	f := w.flying[0]
+	w.calls, w.flying = w.calls[1:], w.flying[1:]
+	return ioengine.Done{Ticket: f.ticket, Err: w.carryOut(f)}, true
+}
+
+func (w *lateWriter) Write(s ioengine.Segment, off int64, data []byte, durable bool, ticket uint64) error {
+	w.calls = append(w.calls, 0)
+	return w.shuffledWriter.Write(s, off, data, durable, ticket)
+}
+
+// What ends while a turn submits makes room for what the same turn could not start: nobody else would come for that.
+func TestCommitBehindAnotherIsStarted(t *testing.T) {
+	fsys := faultfs.New()
+	o := quiet(fsys, "log", 64<<10) // the flusher looks once an hour
+	o.EngineOptions = EngineOptions{Engine: ioengine.EnginePwrite, TailSize: 1 << 20, Sync: true}
+	l := openLog(t, o, 0, false)
+	defer closeLog(t, l.Log)
+	d := &device{block: 4096, depth: 8, fail: 1 << 30, rng: rand.New(rand.NewPCG(1, 1))}
+	c, err := l.host(&lateWriter{shuffledWriter: d.writer()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWriter(l.Log)
+	for range 2 {
+		// The second lies in the block that the first is writing.
+		w.append(t, 100)
+		c.Commit()
+	}
+	for range 2 {
+		d.mu.Lock()
+		flying := len(d.flying)
+		d.mu.Unlock()
+		if flying == 0 && l.Flushed() < l.Published() {
+			t.Fatalf("flushed up to %d of %d, and nothing is in flight", l.Flushed(), l.Published())
+		}
+		c.p.drive(c.w) // a completion that is reported
+	}
+	for l.Flushed() < l.Published() {
+		c.p.drive(c.w)
+	}
+}

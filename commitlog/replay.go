@@ -25,10 +25,14 @@ func (l *Log) replayTail(files []segmentFile) error {
 		return err
 	}
 	if rest != nil {
-		if err := l.replay(files, rest); err != nil {
+		switch err := l.replay(files, rest); {
+		case err == nil:
+			l.opt.Logger.Info("wrote what the last run had left in its tail file", "from", rest.From, "bytes", len(rest.Data))
+		case rest.Sync:
+			l.opt.Logger.Warn("what the last run had left in its tail file is dropped: none of it was acknowledged", "from", rest.From, "bytes", len(rest.Data), "err", err)
+		default:
 			return fmt.Errorf("tail file %s has acknowledged messages that are not in the commit log: %w", name, err)
 		}
-		l.opt.Logger.Info("wrote what the last run had left in its tail file", "from", rest.From, "bytes", len(rest.Data))
 	}
 	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

@@ -97,6 +97,9 @@ func TestAppendUntilKilled(t *testing.T) {
 	select {}
 }
 
+// offsetOfSync is where a tail file says that only what is in the segments was acknowledged.
+const offsetOfSync = 8 + 8 + 64 + 8 + 64 + 8
+
 // A tail file never overwrites what something else stored after the kill, and one of another start of the machine is not believed.
 func TestTailFileOfAnotherTime(t *testing.T) {
 	dir := t.TempDir()
@@ -120,6 +123,7 @@ func TestTailFileOfAnotherTime(t *testing.T) {
 		{"the same bytes are there", stored, func([]byte) {}, false},
 		{"nothing is there", make([]byte, len(stored)), func([]byte) {}, false},
 		{"other bytes are there", copyOf, func([]byte) {}, true},
+		{"other bytes are there, and nothing of the tail was acknowledged", copyOf, func(b []byte) { b[offsetOfSync] = 1 }, false},
 		{"another start of the machine", copyOf, func(b []byte) { b[16] ^= 1 }, false},
 		{"no header", copyOf, func(b []byte) { clear(b[:8]) }, false},
 	} {
@@ -140,6 +144,35 @@ func TestTailFileOfAnotherTime(t *testing.T) {
 				t.Fatal("the segment was changed")
 			}
 		})
+	}
+}
+
+// A broker whose disk is full starts: it has to read, and to delete what is old.
+func TestNoSpaceForTheTailFile(t *testing.T) {
+	dir := os.Getenv("RINGMQ_TEST_FULL")
+	if dir == "" {
+		dir = t.TempDir()
+		l := openLog(t, tailOptions(dir, ioengine.EngineMmap), 0, false)
+		newWriter(l.Log).append(t, 100)
+		closeLog(t, l.Log)
+		child := exec.Command(os.Args[0], "-test.run", "^TestNoSpaceForTheTailFile$", "-test.v")
+		child.Env = append(os.Environ(), "RINGMQ_TEST_FULL="+dir)
+		if out, err := child.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return
+	}
+	if err := seccomp.Refuse(syscall.ENOSPC, seccomp.Fallocate); err != nil {
+		t.Skip(err)
+	}
+	for _, sync := range []bool{true, false} {
+		o := tailOptions(dir, ioengine.EngineDirect)
+		o.Sync = sync
+		l := openLog(t, o, 0, false)
+		if l.Engine() != ioengine.EngineMmap || len(l.records) != 1 {
+			t.Errorf("sync %v: the engine is %s, and %d records are there", sync, l.Engine(), len(l.records))
+		}
+		closeLog(t, l.Log)
 	}
 }
 

@@ -108,6 +108,9 @@ func (l *Log) openSegments() error {
 			"segments", files[0].size, "configured", o.SegmentSize)
 		o.SegmentSize = files[0].size
 	}
+	if err := l.awaitWrites(files); err != nil {
+		return err
+	}
 	if err := l.replayTail(files); err != nil {
 		return err
 	}
@@ -115,6 +118,23 @@ func (l *Log) openSegments() error {
 		return err
 	}
 	return l.openEach(files)
+}
+
+// lastWritten is how many segments a process may have been writing when it was killed: the tail's, and those on both sides of it.
+const lastWritten = 4
+
+// awaitWrites waits for the writes that a killed process left to the kernel. They would fall on what is appended from now on.
+func (l *Log) awaitWrites(files []segmentFile) error {
+	fsys, ok := l.opt.FS.(interface{ AwaitWrites(name string) error })
+	if !ok {
+		return nil
+	}
+	for _, f := range files[max(0, len(files)-lastWritten):] {
+		if err := fsys.AwaitWrites(segmentName(l.opt.Dir, f.base)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type segmentFile struct{ base, size int64 }

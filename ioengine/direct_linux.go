@@ -224,8 +224,11 @@ func (w *ringWriter) prepare(i int) {
 	e.SetData(uint64(i))
 }
 
+// submitTries bounds how often Next tries to submit what the kernel has no memory for at the moment.
+const submitTries = 3
+
 func (w *ringWriter) Next(d time.Duration) (Done, bool) {
-	for first := true; ; first = false {
+	for tries := 0; ; {
 		if c, ok := w.ring.Completed(); ok {
 			if done, ended := w.ended(c); ended {
 				if w.ring.Prepared() > 0 {
@@ -236,12 +239,14 @@ func (w *ringWriter) Next(d time.Duration) (Done, bool) {
 			}
 			continue
 		}
-		if !first || d == 0 && w.ring.Prepared() == 0 {
+		// Behind the wait there is something to submit only where an operation goes on.
+		if w.ring.Prepared() == 0 && (d == 0 || tries > 0) || tries == submitTries {
 			return Done{}, false
 		}
 		if err := w.submit(d); err != nil {
 			return Done{}, false
 		}
+		tries, d = tries+1, 0
 	}
 }
 

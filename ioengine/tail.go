@@ -39,6 +39,7 @@ type tailHeader struct {
 	written   atomic.Int64
 	_         [64]byte
 	published atomic.Int64
+	sync      int64 // 1: nothing behind written was acknowledged
 }
 
 const (

@@ -26,8 +26,9 @@ func NewTail(size int64) (*Tail, error) {
 	return t, t.mapRing(fd, 0)
 }
 
-// NewTailFile makes the tail file name, over whatever is there: Replay comes first.
-func NewTailFile(name string, size int64) (*Tail, error) {
+// NewTailFile makes the tail file name, over whatever is there: Replay comes first. sync: nothing will be acknowledged that is not in the
+// segments. The error wraps ErrDiskFull where there is no space for it.
+func NewTailFile(name string, size int64, sync bool) (*Tail, error) {
 	size = tailSize(size)
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
@@ -50,6 +51,9 @@ func NewTailFile(name string, size int64) (*Tail, error) {
 		return nil, errors.Join(err, t.Close())
 	}
 	t.header.size = size
+	if sync {
+		t.header.sync = 1
+	}
 	copy(t.header.boot[:], boot)
 	return t, nil
 }
@@ -126,6 +130,7 @@ func bootID() (string, error) {
 type TailRest struct {
 	From int64
 	Data []byte
+	Sync bool // nothing of it was acknowledged
 }
 
 // ReadTail reads what a process that was killed left in the tail file name. Nil: there is no such file, it is of another start of the
@@ -157,7 +162,7 @@ func ReadTail(name string) (*TailRest, error) {
 	if from == end {
 		return nil, nil
 	}
-	rest := &TailRest{From: from, Data: make([]byte, end-from)}
+	rest := &TailRest{From: from, Data: make([]byte, end-from), Sync: h.sync != 0}
 	n := copy(rest.Data, ring[from%h.size:])
 	copy(rest.Data[n:], ring)
 	return rest, nil

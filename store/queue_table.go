@@ -168,8 +168,13 @@ func NewQueueTable(o QueueTableOptions) (*QueueTable, error) {
 	t.lookup.init(t.seed, 0)
 	// Now, and not when it is needed: errors from before it was opened may be told to somebody else.
 	if v, ok := t.fs.(volumes); ok {
-		var err error
-		if t.volume, err = v.OpenVolume(t.root); err != nil && !isNotFound(err) {
+		// The folder may be a mount of its own. Where it is not there yet, it will be made on the root's.
+		volume, err := v.OpenVolume(t.dir)
+		if isNotFound(err) {
+			volume, err = v.OpenVolume(t.root)
+		}
+		if t.volume = volume; err != nil && !isNotFound(err) {
+			t.volume = nil
 			t.log.Info("consume queue files are synced one by one", "reason", err)
 		}
 	}

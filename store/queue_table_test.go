@@ -426,3 +426,38 @@ func BenchmarkLoadScan1000Queues(b *testing.B) {
 		scanTable(b, ioengine.OS(), root, func(o *QueueTableOptions) { o.FileUnits = 300_000 })
 	}
 }
+
+// volumesFS notes which folder's file system is held open.
+type volumesFS struct {
+	ioengine.FS
+	opened string
+}
+
+type noVolume struct{}
+
+func (noVolume) Sync() error  { return nil }
+func (noVolume) Close() error { return nil }
+
+func (f *volumesFS) OpenVolume(dir string) (ioengine.Volume, error) {
+	if _, err := f.Stat(dir); err != nil {
+		return nil, err
+	}
+	f.opened = dir
+	return noVolume{}, nil
+}
+
+// The queues' folder may be a mount of its own: it is that one's file system that is synced.
+func TestVolumeIsTheQueuesOwn(t *testing.T) {
+	for _, there := range []bool{false, true} {
+		fsys, root := &volumesFS{FS: ioengine.OS()}, t.TempDir()
+		want := root
+		if there {
+			want = filepath.Join(root, "consumequeue")
+			require.NoError(t, fsys.MkdirAll(want, 0o755))
+		}
+		table, err := NewQueueTable(QueueTableOptions{FS: fsys, Root: root})
+		require.NoError(t, err)
+		require.Equal(t, want, fsys.opened)
+		require.NoError(t, table.Close())
+	}
+}

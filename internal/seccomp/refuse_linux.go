@@ -20,6 +20,9 @@ const maxErrno = 4095
 // IoUring are the numbers of io_uring's system calls.
 var IoUring = []uintptr{unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER}
 
+// Fallocate is fallocate's number.
+const Fallocate = uintptr(unix.SYS_FALLOCATE)
+
 // Refuse makes the kernel answer errno to the system calls with these numbers, from now on, on all threads of this process and in its
 // children. Needs no root.
 func Refuse(errno unix.Errno, numbers ...uintptr) error {
