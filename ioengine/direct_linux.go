@@ -114,7 +114,10 @@ func (w *directWriter) Write(s Segment, off int64, data []byte, durable bool, ti
 		files = &w.durable
 	}
 	f, err := files.file(s, never)
-	if err != nil {
+	switch {
+	case isScarce(err):
+		return w.plainWriter.Write(s, off, data, durable, ticket)
+	case err != nil:
 		return err
 	}
 	if w.failed == nil {
@@ -144,7 +147,8 @@ type ringWriter struct {
 type flight struct {
 	ticket  uint64
 	seg     Segment
-	file    *os.File
+	file    *os.File // nil: fd is the segment's own
+	fd      int
 	data    []byte // what is still to be written; nil for a sync
 	off     int64
 	durable bool
@@ -187,6 +191,12 @@ func (w *ringWriter) Sync(s Segment, ticket uint64) error {
 	return w.start(flight{ticket: ticket, seg: s})
 }
 
+// isScarce says that a descriptor more was too much for now. That is no failure of the device: writes go through the page cache then, by the descriptor that
+// the segment has.
+func isScarce(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
+}
+
 // busy tells that an operation of s is not done: an entry that was prepared holds its descriptor by number.
 func (w *ringWriter) busy(s Segment) bool {
 	return slices.ContainsFunc(w.flights, func(f flight) bool { return f.seg == s })
@@ -197,7 +207,12 @@ func (w *ringWriter) start(f flight) error {
 		panic("BUG: more operations of the log in flight than the ring has places for")
 	}
 	var err error
-	if f.file, err = w.files.file(f.seg, w.busy); err != nil {
+	switch f.file, err = w.files.file(f.seg, w.busy); {
+	case err == nil:
+		f.fd = int(f.file.Fd())
+	case isScarce(err) && f.seg.Fd() >= 0:
+		f.file, f.fd = nil, f.seg.Fd()
+	default:
 		return err
 	}
 	i := w.free[len(w.free)-1]
@@ -214,9 +229,9 @@ func (w *ringWriter) prepare(i int) {
 		panic("BUG: the ring is full although it has a place for each operation")
 	}
 	if f.data == nil {
-		e.Fdatasync(int(f.file.Fd()))
+		e.Fdatasync(f.fd)
 	} else {
-		e.Write(int(f.file.Fd()), f.data, f.off)
+		e.Write(f.fd, f.data, f.off)
 		if f.durable {
 			e.DSync()
 		}
