@@ -122,7 +122,7 @@ func engineOf(c *config.Broker) ioengine.FS {
 
 // logEngine is how the log is written: as configured, or for auto what is best here.
 func (b *Broker) logEngine(c *config.Broker) commitlog.EngineOptions {
-	o := commitlog.EngineOptions{Sync: b.syncFlush, TailSize: c.LogTailBytes}
+	o := commitlog.EngineOptions{Sync: b.syncFlush, TailSize: c.LogTailBytes, ColdCacheSize: c.ColdReadCacheBytes}
 	if c.IoEngine == autoEngine {
 		var why string
 		o.Engine, why = b.autoLogEngine(c)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/ringmq/ringmq/commitlog"
 	"github.com/ringmq/ringmq/message"
 	"github.com/ringmq/ringmq/netpath"
 )
@@ -29,6 +30,7 @@ const (
 type moment struct {
 	min, flushed, dispatched, indexed, end int64 // log offsets
 	unflushedAge                           time.Duration
+	cold                                   commitlog.ColdStats
 	net                                    netpath.Stats
 	reactors                               reactorLoad
 	reactorsKnown                          bool
@@ -95,6 +97,7 @@ func figures(node prometheus.Labels) []figure {
 	l.tableFigures()
 	l.storeFigures()
 	l.logFigures()
+	l.coldFigures()
 	l.networkFigures()
 	return l.list
 }
@@ -144,6 +147,18 @@ func (l *figureList) storeFigures() {
 		func(b *Broker, _ *moment) float64 { return float64(b.store.Recovery().Records) })
 	l.gauge("ringmq_start_torn_bytes", "Bytes of an append that was cut short, zeroed by this start.",
 		func(b *Broker, _ *moment) float64 { return float64(b.store.Recovery().TornBytes) })
+}
+
+// coldFigures are of old messages that are read from the disk.
+func (l *figureList) coldFigures() {
+	total := func(name, help string, read func(*commitlog.ColdStats) int64) {
+		l.add(prometheus.CounterValue, l.node, name, help, func(_ *Broker, m *moment) (float64, bool) { return float64(read(&m.cold)), true })
+	}
+	total("ringmq_cold_cache_hits_total", "Parts of old messages that were in coldReadCacheBytes.", func(s *commitlog.ColdStats) int64 { return s.Hits })
+	total("ringmq_cold_cache_misses_total", "Parts of old messages that were not.", func(s *commitlog.ColdStats) int64 { return s.Misses })
+	total("ringmq_cold_cache_loads_total", "Blocks of 1 MiB that were read from the disk for them.", func(s *commitlog.ColdStats) int64 { return s.Loaded })
+	l.gauge("ringmq_cold_cache_bytes", "Memory that is taken for them now; coldReadCacheBytes bounds it.",
+		func(_ *Broker, m *moment) float64 { return float64(m.cold.Bytes) })
 }
 
 func (l *figureList) logFigures() {
@@ -233,6 +248,7 @@ func (b *Broker) readMoment() *moment {
 	m.min, m.indexed, m.dispatched, m.flushed = log.MinOffset(), b.store.IndexedOffset(), b.store.Dispatched(), log.Flushed()
 	m.unflushedAge = log.UnflushedAge(b.nowMillis())
 	m.end = log.Published()
+	m.cold = log.ColdStats()
 	m.net = b.server.Stats()
 	if used, err := b.store.DiskUsed(); err == nil {
 		m.diskUsed, m.diskUsedKnown = used, true

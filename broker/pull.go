@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/ringmq/ringmq/ioengine"
@@ -20,7 +21,8 @@ import (
 // A pull is answered by the thread that read it, from memory: small parts are copied from the log's own pages or the page cache, large
 // ones go by sendfile. What would have to wait for the disk goes to a goroutine of the cold lane. A large answer it brings into the page cache,
 // and then the pull runs again on its reactor, by sendfile; a small one, or one that lies here and there in the log, it reads and answers by
-// itself. Does the work of PullMessageProcessor.
+// itself. A log that was written past the page cache is not read through it either: the goroutine has blocks of it loaded, and the pull, which
+// runs again, and those that follow copy from them, whatever their size (pull_cold.go, commitlog/cold_cache.go). Does the work of PullMessageProcessor.
 
 // puller is the scratch for pulls of one thread.
 type puller struct {
@@ -121,51 +123,6 @@ func (h *handler) answerPull(c *netpath.Conn, err error, now netpath.Clock) {
 		code := pullCode(p.get.Status, p.hdr.QueueOffset)
 		h.replyPull(c, code, p.remark(), p.get.Next, nil)
 	}
-}
-
-// sparseAfter is how many times as much as is asked for may be read from the disk with it: the messages of other queues lie between. They are
-// wanted, too, where the queues of one topic are read, and reading on costs less than reading here and there.
-const sparseAfter = 8
-
-// pullCold has the lane for slow requests do what the disk is needed for. What was brought into memory once and has left it by now is not
-// brought again: pullSlowly ends.
-func (h *handler) pullCold(c *netpath.Conn, now netpath.Clock) {
-	p := &h.pull
-	from, end, sparse := p.span()
-	if p.loadedSince != 0 || p.get.Bytes < sendfileMin || sparse {
-		h.toLane(c, laneCold, h.b.pullSlowly)
-		return
-	}
-	topic, group, queue := p.topic.Name, p.group.Name, p.hdr.QueueID
-	h.toLane(c, laneCold, func(c *netpath.Conn, frame []byte) {
-		again := func() {
-			if !c.Closed() {
-				h.pull.loadedSince = now.MonoNanos
-				h.OnFrame(c, frame)
-				h.pull.loadedSince = 0
-			}
-		}
-		if h.b.store.Log().Load(from, end) != nil || !h.reactor.Post(again) {
-			h.b.pullSlowly(c, frame)
-			return
-		}
-		head := make([]byte, message.FixedSize)
-		if h.b.store.Log().ReadWait(head, from) == nil {
-			h.b.fellBehind(topic, group, queue, from, head)
-		}
-	})
-}
-
-// span is the part of the log from the first to the last record that get found; sparse, where most of it is of other queues.
-func (p *puller) span() (from, end int64, sparse bool) {
-	last := p.get.Parts[len(p.get.Parts)-1]
-	from, end = p.get.Parts[0].Off, last.Off+int64(last.N)
-	return from, end, end-from > sparseAfter*int64(p.get.Bytes)
-}
-
-// fellBehind notes that a pull of the record at from, which begins with head, needed the disk.
-func (b *Broker) fellBehind(topic, group string, queue int32, from int64, head []byte) {
-	b.stats.fellBehind(topic, group, queue, b.store.Log().Published()-from, b.nowMillis()-message.StoreTimestampOf(head))
 }
 
 func (p *puller) remark() string { return pullRemarks[p.get.Status] }
@@ -390,14 +347,14 @@ func (h *handler) sendFound(c *netpath.Conn) bool {
 		return true
 	}
 	g := &h.pull.get
-	if g.Bytes >= sendfileMin*len(g.Parts) {
+	if g.Bytes >= sendfileMin*len(g.Parts) && !h.b.store.Log().KeepsBlocks() {
 		if sent, inMemory := h.sendRanges(c); sent || !inMemory {
 			return sent
 		}
 	}
 	start := c.Begin()
 	w := h.pull.pullHead(start, &h.cmd, remoting.RespSuccess, "", g.Next, 0)
-	buf := w.FinishHead(g.Bytes)
+	buf := slices.Grow(w.FinishHead(g.Bytes), g.Bytes)
 	for _, part := range g.Parts {
 		n := len(buf)
 		buf = grow(buf, part.N)
@@ -457,57 +414,4 @@ func grow(b []byte, n int) []byte {
 		return b
 	}
 	return b[:len(b)+n]
-}
-
-// pullSlowly is onPull where waiting is allowed: on a goroutine. It does not hold.
-func (b *Broker) pullSlowly(c *netpath.Conn, frame []byte) {
-	p, began := puller{b: b, stats: b.stats.lane(0)}, netpath.ReadClock().MonoNanos
-	var cmd remoting.Command
-	if err := cmd.Decode(frame); err != nil {
-		c.Close(err)
-		return
-	}
-	if err := p.hdr.Decode(&cmd); err != nil {
-		b.answer(c, &cmd, failed(err))
-		return
-	}
-	v, forbidden := p.check(&cmd, c)
-	if v.code == sendWaits { // deleted since the reactor looked
-		v = verdict{remoting.RespSubscriptionGroupNotExist, "subscription group [" + string(p.hdr.ConsumerGroup) + "] does not exist, " + faq}
-	}
-	if v.code != sendReady {
-		w := p.pullHead(nil, &cmd, v.code, v.remark, 0, forbidden)
-		b.sendFrame(c, &cmd, w.Finish(nil))
-		return
-	}
-	p.limits()
-	q := b.store.Queue(p.hdr.Topic, p.hdr.QueueID)
-	if err := p.get.Do(b.store, q, p.hdr.QueueOffset, int(p.hdr.MaxMsgNums), true); err != nil {
-		b.answer(c, &cmd, failed(err))
-		return
-	}
-	if p.get.Status != store.GetFound {
-		w := p.pullHead(nil, &cmd, pullCode(p.get.Status, p.hdr.QueueOffset), p.remark(), p.get.Next, 0)
-		b.sendFrame(c, &cmd, w.Finish(nil))
-		return
-	}
-	w := p.pullHead(make([]byte, 0, p.get.Bytes+512), &cmd, remoting.RespSuccess, "", p.get.Next, 0)
-	buf := w.FinishHead(p.get.Bytes)
-	head := len(buf)
-	if len(p.get.Parts) > 1 {
-		for _, part := range p.get.Parts {
-			b.store.Log().ReadAhead(part.Off, part.N)
-		}
-	}
-	for _, part := range p.get.Parts {
-		n := len(buf)
-		buf = grow(buf, part.N)
-		if err := b.store.Log().ReadWait(buf[n:], part.Off); err != nil {
-			b.answer(c, &cmd, failed(err))
-			return
-		}
-	}
-	p.count(began)
-	b.fellBehind(p.topic.Name, p.group.Name, p.hdr.QueueID, p.get.Parts[0].Off, buf[head:])
-	b.sendFrame(c, &cmd, buf)
 }

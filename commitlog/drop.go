@@ -57,6 +57,7 @@ func (l *Log) DropOldest() error {
 	}
 	s.release()
 	<-s.unused
+	l.cold.forget(s)
 	d.left = s.file.Name()
 	s.unmap(l)
 	if err := s.file.Close(); err != nil {

@@ -63,6 +63,7 @@ func (l *Log) startKeeper() {
 				return
 			case <-kick:
 			case <-tick.C:
+				l.cold.beat()
 				tick.Reset(beat.UntilNext(time.Second))
 			}
 		}

@@ -30,6 +30,8 @@ type Options struct {
 	OnFail func(error)
 	// newWriter is ioengine.NewLogWriter; tests have one that ends operations in any order.
 	newWriter func(kind ioengine.EngineKind, depth int) (ioengine.LogWriter, error)
+	// cacheAlways has a cold cache whatever the engine that has a Tail: for tests, whose doubles are not written past the page cache.
+	cacheAlways bool
 }
 
 // EngineOptions say how records reach the segments.
@@ -44,6 +46,9 @@ type EngineOptions struct {
 	TailFile string
 	// Sync: acknowledgements wait for the device (flushDiskType=SYNC_FLUSH).
 	Sync bool
+	// ColdCacheSize is the most memory for blocks of old segments that are read again, bytes (coldReadCacheBytes); 0: none, they are read through
+	// the page cache. EngineMmap and EnginePwrite leave what they write in the page cache, and read from there whatever this is.
+	ColdCacheSize int64
 }
 
 const (
@@ -150,6 +155,8 @@ type Log struct {
 	// pipeline does the flusher's work where there is memory.
 	pipeline *pipeline
 	dropper  dropper
+	// cold are blocks of segments in memory; nil: there is no such cache. Set by Open.
+	cold *coldCache
 	// kickAt and writeBackAt are log offsets from which on an append wakes the keeper and the flusher.
 	kickAt, writeBackAt atomic.Int64
 }

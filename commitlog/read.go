@@ -14,7 +14,7 @@ var errNoRecord = &message.InvalidError{Reason: "no record starts there"}
 var ErrGone = errors.New("this part of the commit log is not there")
 
 // ReadNoWait copies len(dst) bytes at off, all of them published, without waiting for the disk: from the mapping where the page is held
-// in memory, else from the page cache. ioengine.ErrCold: the disk is needed, use ReadWait on a goroutine.
+// in memory, else from the blocks that the log keeps, or where it keeps none from the page cache. ioengine.ErrCold: the disk is needed, use ReadWait on a goroutine.
 func (l *Log) ReadNoWait(dst []byte, off int64) error {
 	s, err := l.hold(off, int64(len(dst)))
 	if err != nil {
@@ -25,7 +25,15 @@ func (l *Log) ReadNoWait(dst []byte, off int64) error {
 		if s.copyHot(dst, at) {
 			return nil
 		}
-		n, err := s.file.ReadAtNoWait(dst[:s.inFile(at, len(dst))], at)
+		n := s.inFile(at, len(dst))
+		if l.cold != nil {
+			if !l.cold.copy(s, dst[:n], at) {
+				return ioengine.ErrCold
+			}
+			dst, at = dst[n:], at+int64(n)
+			continue
+		}
+		n, err := s.file.ReadAtNoWait(dst[:n], at)
 		if err != nil {
 			if errors.Is(err, ioengine.ErrNoWaitUnsupported) {
 				return ioengine.ErrCold
@@ -72,12 +80,21 @@ func (l *Log) ReadWait(dst []byte, off int64) error {
 			return nil
 		}
 		n := s.inFile(at, len(dst))
-		if _, err := s.file.ReadAt(dst[:n], at); err != nil {
+		if err := l.readFile(s, dst[:n], at); err != nil {
 			return err
 		}
 		dst, at = dst[n:], at+int64(n)
 	}
 	return nil
+}
+
+// readFile reads what is in the file of s, waiting for the disk.
+func (l *Log) readFile(s *segment, dst []byte, at int64) error {
+	if l.cold != nil {
+		return l.cold.read(s, dst, at)
+	}
+	_, err := s.file.ReadAt(dst, at)
+	return err
 }
 
 // ReadRecord reads the record at off, waiting for the disk if need be, and checks it. For queries and tools; the bytes are the
@@ -188,6 +205,9 @@ func (l *Log) Load(off, end int64) error {
 
 // ReadAhead begins to bring n bytes at off into the page cache. It waits for nothing and promises nothing.
 func (l *Log) ReadAhead(off int64, n int) {
+	if l.cold != nil && l.cold.isThere(off) {
+		return
+	}
 	_ = l.inSegment(off, int64(n), func(f ioengine.File, at int64, n int) error {
 		ioengine.ReadAhead(f, at, n)
 		return nil

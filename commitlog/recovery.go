@@ -80,6 +80,7 @@ func Open(o Options, from int64, clean bool, quarantine string, visit Visitor) (
 	} else if err := l.startPipeline(); err != nil {
 		return nil, nil, errors.Join(err, l.closeFiles())
 	}
+	l.openCold()
 	l.startKeeper()
 	if l.flushed.Load() < rep.End {
 		l.RequestFlush()
@@ -444,6 +445,7 @@ func (l *Log) Close() error {
 	l.keeper.quit()
 	<-l.flusher.done
 	<-l.keeper.done
+	l.cold.close()
 	if l.pipeline == nil {
 		l.flush()
 	}

@@ -148,6 +148,9 @@ type Broker struct {
 	// LogTailBytes is the memory that pwrite, direct and uring keep the end of the log in; readers within it need no disk.
 	// Bytes, 32 MiB..64 GiB, default 128 MiB.
 	LogTailBytes int64 `prop:"logTailBytes" default:"134217728" unit:"bytes" min:"33554432" max:"68719476736"`
+	// ColdReadCacheBytes is the most memory for parts of the log that consumers read from the disk under the engines direct and uring; it is
+	// given back after 30 s without. 0: they read through the page cache. Bytes, 0..16 GiB, at least 8 MiB if not 0, default 64 MiB.
+	ColdReadCacheBytes int64 `prop:"coldReadCacheBytes" default:"67108864" unit:"bytes" min:"0" max:"17179869184"`
 	// MappedFileSizeCommitLog is the size of one segment. Bytes, 64 KiB..2 GiB-1, default 1 GiB.
 	MappedFileSizeCommitLog int64 `prop:"mappedFileSizeCommitLog" default:"1073741824" unit:"bytes" min:"65536" max:"2147483647"`
 	// MappedFileSizeConsumeQueue is the size of one queue file, rounded up to whole entries of 20 bytes.
