@@ -2,7 +2,6 @@ package broker
 
 import (
 	"log/slog"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,9 +26,10 @@ const (
 	statUserGetNums     = "BROKER_GET_NUMS_WITHOUT_SYSTEM_TOPIC"
 )
 
+// statNames are those that are not by queue: see stats_queue.go.
 var statNames = []string{
-	statTopicPutNums, statTopicPutSize, statTopicPutLatency, statGroupGetNums, statGroupGetSize, statSendBackNums, statGroupGetLatency,
-	statGroupFallSize, statGroupFallTime, statBrokerPutNums, statBrokerGetNums, statUserPutNums, statUserGetNums,
+	statTopicPutNums, statTopicPutSize, statGroupGetNums, statGroupGetSize, statSendBackNums, statBrokerPutNums, statBrokerGetNums,
+	statUserPutNums, statUserGetNums,
 }
 
 const (
@@ -53,12 +53,17 @@ type brokerStats struct {
 	lostTopic *topicStats
 	lostGroup *groupStats
 	lostItem  *statsItem
+	lostQueue queueItem
 	fullOnce  sync.Once
+	// queueBlocks is how many there are in all queueItems. Invariant: queueBlocks <= maxStatsKeys, but for a moment.
+	queueBlocks atomic.Int64
 
 	brokerPut, brokerGet, userPut, userGet *statsItem
 
-	tickMu sync.Mutex
-	clock  sampleClock
+	// tickMu guards what follows, and the windows of the counters by queue.
+	tickMu                           sync.Mutex
+	clock                            sampleClock
+	minuteTimes, hourTimes, dayTimes sampleTimes
 }
 
 // topicStats are the counters of one topic's sends.
@@ -101,6 +106,10 @@ func newBrokerStats(cluster string, store *storeStats, log *slog.Logger) *broker
 	s.topics.limit, s.groups.limit = maxStatsKeys, maxStatsKeys
 	s.lostTopic = &topicStats{putNums: s.lostItem, putSize: s.lostItem}
 	s.lostGroup = &groupStats{getNums: s.lostItem, getSize: s.lostItem, sendBack: s.lostItem}
+	s.lostTopic.latency.closed = true
+	for _, lost := range []*queueItems{&s.lostGroup.latency, &s.lostGroup.fallSize, &s.lostGroup.fallTime} {
+		lost.closed = true
+	}
 	s.brokerPut, s.brokerGet = s.item(statBrokerPutNums, cluster), s.item(statBrokerGetNums, cluster)
 	s.userPut, s.userGet = s.item(statUserPutNums, cluster), s.item(statUserGetNums, cluster)
 	return s
@@ -108,8 +117,7 @@ func newBrokerStats(cluster string, store *storeStats, log *slog.Logger) *broker
 
 // item makes the counter of a key where there is none.
 func (s *brokerStats) item(name, key string) *statsItem {
-	moment := name == statGroupFallSize || name == statGroupFallTime
-	i, _ := s.sets[name].getOrAdd(key, func() *statsItem { return &statsItem{moment: moment} })
+	i, _ := s.sets[name].getOrAdd(key, func() *statsItem { return new(statsItem) })
 	if i == nil {
 		s.tellFull()
 		return s.lostItem
@@ -201,11 +209,7 @@ func (l statsLane) putTook(t *Topic, queueID int32, millis int64) { l.putsTook(t
 func (l statsLane) putsTook(t *Topic, queueID int32, sends, millis int64) {
 	l.store.putsTook(sends, millis)
 	ts := l.stats.ofTopic(t)
-	i := ts.latency.at(queueID)
-	if i == nil {
-		i = l.stats.queueItem(&ts.latency, statTopicPutLatency, queueID, ts.topic)
-	}
-	i.addSum(sends*millis, sends)
+	l.stats.queueItem(&ts.latency, queueID).add(sends*millis, sends)
 }
 
 // putFailed counts a send that could not be stored.
@@ -230,11 +234,7 @@ func (l statsLane) gotOf(gs *groupStats, t *Topic, messages, bytes int) {
 // getTook counts how long a pull that found messages took to look them up.
 func (l statsLane) getTook(gs *groupStats, queueID int32, millis int64) {
 	raise(&l.store.getMaxMillis, millis)
-	i := gs.latency.at(queueID)
-	if i == nil {
-		i = l.stats.queueItem(&gs.latency, statGroupGetLatency, queueID, gs.topic+"@"+gs.group)
-	}
-	i.add(millis)
+	l.stats.queueItem(&gs.latency, queueID).add(millis, 1)
 }
 
 // sentBack counts one message that a consumer wants again.
@@ -243,61 +243,15 @@ func (s *brokerStats) sentBack(topic, group string) { s.ofGroup(topic, group).se
 // fellBehind notes how far behind the end of the log a pull was that had to read from the disk.
 func (s *brokerStats) fellBehind(topic, group string, queueID int32, bytes, millis int64) {
 	gs := s.ofGroup(topic, group)
-	size, late := gs.fallSize.at(queueID), gs.fallTime.at(queueID)
-	if size == nil || late == nil {
-		key := gs.topic + "@" + gs.group
-		size = s.queueItem(&gs.fallSize, statGroupFallSize, queueID, key)
-		late = s.queueItem(&gs.fallTime, statGroupFallTime, queueID, key)
-	}
-	size.value.Store(bytes)
-	late.value.Store(millis)
-}
-
-// queueItems are the counters of the queues of one topic, or of one group's pulls from it, made when a queue is first used.
-type queueItems struct {
-	mu    sync.Mutex
-	items atomic.Pointer[[]atomic.Pointer[statsItem]] // by queueId; replaced by a longer one under mu
-}
-
-// at is nil for a queue without a counter.
-func (q *queueItems) at(queueID int32) *statsItem {
-	items := q.items.Load()
-	if items == nil || queueID < 0 || int(queueID) >= len(*items) {
-		return nil
-	}
-	return (*items)[queueID].Load()
-}
-
-func (s *brokerStats) queueItem(q *queueItems, name string, queueID int32, key string) *statsItem {
-	if queueID < 0 || queueID >= maxTopicQueues || key == "" || key == "@" {
-		return s.lostItem
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if i := q.at(queueID); i != nil {
-		return i
-	}
-	i := s.item(name, strconv.Itoa(int(queueID))+"@"+key)
-	old := q.items.Load()
-	if old == nil || int(queueID) >= len(*old) {
-		longer := make([]atomic.Pointer[statsItem], max(8, 2*int(queueID)))
-		if old != nil {
-			for n := range *old {
-				longer[n].Store((*old)[n].Load())
-			}
-		}
-		q.items.Store(&longer)
-		old = &longer
-	}
-	(*old)[queueID].Store(i)
-	return i
+	s.queueItem(&gs.fallSize, queueID).set(bytes)
+	s.queueItem(&gs.fallTime, queueID).set(millis)
 }
 
 // view is the answer to request 315. False: there is no such statistic or key.
 func (s *brokerStats) view(name, key string) (remoting.BrokerStatsData, bool) {
 	set := s.sets[name]
 	if set == nil {
-		return remoting.BrokerStatsData{}, false
+		return s.viewQueue(name, key)
 	}
 	i := set.find(key)
 	if i == nil {
@@ -325,6 +279,7 @@ func (s *brokerStats) tick(now time.Duration, wall time.Time) {
 			i.sample(now, due)
 		}
 	}
+	s.sampleQueues(now, due)
 	if due.hour {
 		s.dropIdle(now)
 	}
@@ -348,7 +303,7 @@ func (s *brokerStats) dropTopicStats(ts *topicStats) {
 	s.topics.remove(ts.topic)
 	s.sets[statTopicPutNums].remove(ts.topic)
 	s.sets[statTopicPutSize].remove(ts.topic)
-	s.dropQueueItems(&ts.latency, statTopicPutLatency, ts.topic)
+	s.dropQueueItems(&ts.latency)
 }
 
 func (s *brokerStats) dropGroupStats(gs *groupStats) {
@@ -358,21 +313,9 @@ func (s *brokerStats) dropGroupStats(gs *groupStats) {
 	for _, name := range []string{statGroupGetNums, statGroupGetSize, statSendBackNums} {
 		s.sets[name].remove(key)
 	}
-	s.dropQueueItems(&gs.latency, statGroupGetLatency, key)
-	s.dropQueueItems(&gs.fallSize, statGroupFallSize, key)
-	s.dropQueueItems(&gs.fallTime, statGroupFallTime, key)
-}
-
-func (s *brokerStats) dropQueueItems(q *queueItems, name, key string) {
-	items := q.items.Load()
-	if items == nil {
-		return
-	}
-	for queueID := range *items {
-		if (*items)[queueID].Load() != nil {
-			s.sets[name].remove(strconv.Itoa(queueID) + "@" + key)
-		}
-	}
+	s.dropQueueItems(&gs.latency)
+	s.dropQueueItems(&gs.fallSize)
+	s.dropQueueItems(&gs.fallTime)
 }
 
 // topicDeleted forgets what was counted for a topic.

@@ -215,8 +215,8 @@ func TestStatsAreBounded(t *testing.T) {
 	if n := s.sets[statTopicPutNums].size(); n != 2 {
 		t.Errorf("%d topics are counted", n)
 	}
-	if n := s.sets[statGroupGetLatency].size(); n != 2 {
-		t.Errorf("%d queues are counted", n)
+	if n := s.queueBlocks.Load(); n != 4 {
+		t.Errorf("%d blocks of queues are counted", n)
 	}
 	if n := s.store.totals().puts; n != 5 {
 		t.Errorf("%d messages in all", n)

@@ -78,8 +78,6 @@ func (w window) figures() (item remoting.BrokerStatsItem) {
 type statsItem struct {
 	value atomic.Int64 // what is counted: messages, bytes, milliseconds
 	times atomic.Int64 // how often it was added to
-	// moment: value is not a sum but the latest reading.
-	moment bool
 
 	mu                sync.Mutex
 	minute, hour, day window
@@ -114,13 +112,15 @@ func (i *statsItem) sample(now time.Duration, due dueWindows) {
 }
 
 func (i *statsItem) data() remoting.BrokerStatsData {
-	if i.moment {
-		latest := remoting.BrokerStatsItem{Sum: i.value.Load()}
-		return remoting.BrokerStatsData{StatsDay: latest, StatsHour: latest, StatsMinute: latest}
-	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return remoting.BrokerStatsData{StatsDay: i.day.figures(), StatsHour: i.hour.figures(), StatsMinute: i.minute.figures()}
+}
+
+// momentData are the figures of what is not a sum but the latest reading.
+func momentData(value int64) remoting.BrokerStatsData {
+	latest := remoting.BrokerStatsItem{Sum: value}
+	return remoting.BrokerStatsData{StatsDay: latest, StatsHour: latest, StatsMinute: latest}
 }
 
 // dueWindows says which windows take a sample now.

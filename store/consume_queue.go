@@ -36,8 +36,11 @@ const (
 	// maxHole bounds how far an entry may lie beyond the queue's end: more is not a lost span but a damaged offset.
 	maxHole = 1 << 24
 	// A tail starts with a small chunk, so that a queue with one message now and then costs little, and ends with
-	// chunks of the number of entries that stay in memory for readers at the tail.
-	firstChunkUnits = 16
+	// chunks of the number of entries that stay in memory for readers at the tail. Up to wholeUnits it is one chunk, copied to a larger one
+	// when it is full: with 100,000 queues it is their memory that decides how often entries go to a file of 4 KiB of page cache each, and a
+	// chain of chunks that double is half empty.
+	firstChunkUnits = 4
+	wholeUnits      = 64
 	chunkUnits      = 256
 )
 
@@ -114,7 +117,9 @@ type ConsumeQueue struct {
 	table             *QueueTable
 	// Waiters counts the pulls that wait for this queue; owned by the long polls.
 	Waiters atomic.Int32
-	_       [28]byte
+	// listed: it is among the active queues, once. Belongs to table.activeMu.
+	listed bool
+	_      [27]byte
 }
 
 // notBegun is ConsumeQueue.begin before the first record.
@@ -130,9 +135,11 @@ const (
 type queueTail struct {
 	// last is the newest chunk; readers walk back from it. Stored under mu.
 	last atomic.Pointer[chunk]
-	// head is the oldest chunk, written the end of what is in the file, writtenPhys the log offset of the last message before that end, -1
-	// when it is not known. They belong to the holder of table.writeMu.
-	head                 *chunk
+	// head is the oldest chunk. Stored under mu. It may be replaced by a larger copy, which is then next of the old one: whoever goes along
+	// the chain meets units again.
+	head atomic.Pointer[chunk]
+	// written is the end of what is in the file, writtenPhys the log offset of the last message before that end, -1 when it is not known. They
+	// belong to the holder of table.writeMu.
 	written, writtenPhys int64
 	// idle is how many passes found nothing new to write, waited how many left something unwritten; they belong to the same.
 	idle, waited int32
@@ -222,7 +229,8 @@ func (q *ConsumeQueue) put(offset int64, e Entry) {
 
 func (q *ConsumeQueue) startTailLocked(offset int64) *queueTail {
 	c := q.newChunk(offset, firstChunkUnits)
-	t := &queueTail{head: c, written: offset, writtenPhys: q.lastPhys.Load()}
+	t := &queueTail{written: offset, writtenPhys: q.lastPhys.Load()}
+	t.head.Store(c)
 	t.last.Store(c)
 	q.tail.Store(t)
 	q.table.activate(q)
@@ -239,16 +247,26 @@ func (q *ConsumeQueue) installTail(units []byte, max int64) {
 	first := max - int64(len(units)/UnitSize)
 	t := q.startTailLocked(first)
 	t.writtenPhys = -1
-	for c := t.head; ; c = q.growLocked(t, c) {
-		if units = units[copy(c.units, units):]; len(units) == 0 {
+	for c := t.head.Load(); ; c = q.growLocked(t, c) {
+		if units = units[copy(c.slice(first, c.end()), units):]; len(units) == 0 {
 			break
 		}
+		first = c.end()
 	}
-	q.table.unwritten.Add((max - first) * UnitSize)
+	q.table.unwritten.Add((max - t.written) * UnitSize)
 }
 
+// growLocked makes room behind the last chunk.
 func (q *ConsumeQueue) growLocked(t *queueTail, last *chunk) *chunk {
-	c := q.newChunk(last.end(), min(2*len(last.units)/UnitSize, chunkUnits))
+	n := len(last.units) / UnitSize
+	if n < wholeUnits && t.head.Load() == last {
+		// Half as much again, in steps that the runtime has sizes for.
+		if c := q.newChunk(last.first, min(n+max(firstChunkUnits, n/8*firstChunkUnits), wholeUnits)); c.end() > last.end() {
+			q.replaceLocked(t, last, c)
+			return c
+		}
+	}
+	c := q.newChunk(last.end(), min(2*n, chunkUnits))
 	c.prev.Store(last)
 	last.next.Store(c)
 	t.last.Store(c)
@@ -260,6 +278,15 @@ func (q *ConsumeQueue) newChunk(first int64, units int) *chunk {
 	units = int(min(int64(max(units, firstChunkUnits)), q.table.fileUnits-first%q.table.fileUnits))
 	q.table.held.Add(int64(units * UnitSize))
 	return &chunk{first: first, units: make([]byte, units*UnitSize)}
+}
+
+// replaceLocked puts a larger copy in the place of the only chunk. Readers may hold the old one, whose bytes stay as they are.
+func (q *ConsumeQueue) replaceLocked(t *queueTail, old, c *chunk) {
+	copy(c.units, old.units)
+	old.next.Store(c)
+	t.head.Store(c)
+	t.last.Store(c)
+	q.table.held.Add(-int64(len(old.units)))
 }
 
 // letGo counts the chunks from c up to before end as no longer held; end nil means the rest of the chain.
@@ -462,7 +489,7 @@ func (q *ConsumeQueue) rewriteChunk(offset int64, e Entry) (inFile bool) {
 	if prev != nil {
 		prev.next.Store(changed)
 	} else {
-		t.head = changed
+		t.head.Store(changed)
 	}
 	if next != nil {
 		next.prev.Store(changed)
@@ -487,7 +514,7 @@ func (q *ConsumeQueue) writeBack(idlePasses int) (active bool, err error) {
 		return false, nil
 	}
 	from := t.written
-	for c := t.head; c != nil && t.written < end; c = c.next.Load() {
+	for c := t.head.Load(); c != nil && t.written < end; c = c.next.Load() {
 		to := min(end, c.end())
 		if t.written >= to {
 			continue
@@ -511,16 +538,18 @@ func (q *ConsumeQueue) writeBack(idlePasses int) (active bool, err error) {
 	defer q.mu.Unlock()
 	if int(t.idle) > idlePasses && t.written == q.max.Load() {
 		q.tail.Store(nil)
-		q.table.letGo(t.head, nil)
+		q.table.letGo(t.head.Load(), nil)
 		return false, nil
 	}
 	// Readers at the tail keep at least chunkUnits entries.
-	old := t.head
-	for next := t.head.next.Load(); next != nil && next.first <= min(t.written, q.max.Load()-chunkUnits); next = t.head.next.Load() {
+	old := t.head.Load()
+	head := old
+	for next := head.next.Load(); next != nil && next.first <= min(t.written, q.max.Load()-chunkUnits); next = head.next.Load() {
 		next.prev.Store(nil)
-		t.head = next
+		head = next
 	}
-	q.table.letGo(old, t.head)
+	t.head.Store(head)
+	q.table.letGo(old, head)
 	return true, nil
 }
 
@@ -529,7 +558,7 @@ func (q *ConsumeQueue) dropTail(t *queueTail) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.table.unwritten.Add((t.written - q.max.Load()) * UnitSize)
-	q.table.letGo(t.head, nil)
+	q.table.letGo(t.head.Load(), nil)
 	q.tail.Store(nil)
 }
 

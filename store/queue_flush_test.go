@@ -137,7 +137,7 @@ func TestWriteBackDue(t *testing.T) {
 
 // A pass whose time is over leaves what can wait to the next one, but not a queue with a chunk of entries.
 func TestPassIsBounded(t *testing.T) {
-	table := openTable(t, faultfs.New(), "/s", func(o *QueueTableOptions) { o.MaxHeld, o.MaxPass = 100*firstChunkUnits*UnitSize, 1 })
+	table := openTable(t, faultfs.New(), "/s", func(o *QueueTableOptions) { o.MaxHeld, o.MaxPass = 100*pressedUnits*UnitSize, 1 })
 	manySmall(t, table, 110, pressedUnits)
 	appendRange(mustQueue(t, table, "busy", 0), 0, dueUnits)
 	require.NoError(t, table.WriteBackDue())
@@ -145,9 +145,9 @@ func TestPassIsBounded(t *testing.T) {
 		require.Equal(t, "busy", key.q.Topic)
 	}
 	require.NotEmpty(t, table.dirty)
-	manySmall(t, table, 100, 3*firstChunkUnits) // as much again: now memory counts more than time
+	manySmall(t, table, 100, 3*pressedUnits) // as much again: now memory counts more than time
 	require.NoError(t, table.WriteBackDue())
-	require.LessOrEqual(t, table.held.Load(), int64(100*firstChunkUnits*UnitSize))
+	require.LessOrEqual(t, table.held.Load(), int64(100*pressedUnits*UnitSize))
 }
 
 // Past MaxHeld memory is given back, fuller queues first, whatever their number.

@@ -141,9 +141,11 @@ func (q *ConsumeQueue) writeBounds(w *snapshotWriter, logOffset int64) {
 		q.leaveOut(t, &b, logOffset)
 	}
 	w.queue(&b, b.max-t.written)
-	for c := t.head; c != nil; c = c.next.Load() {
-		if from, to := max(t.written, c.first), min(b.max, c.end()); from < to {
+	at := t.written
+	for c := t.head.Load(); c != nil; c = c.next.Load() {
+		if from, to := max(at, c.first), min(b.max, c.end()); from < to {
 			w.units(c.slice(from, to))
+			at = to
 		}
 	}
 }
@@ -152,7 +154,7 @@ func (q *ConsumeQueue) writeBounds(w *snapshotWriter, logOffset int64) {
 func (q *ConsumeQueue) leaveOut(t *queueTail, b *queueBounds, logOffset int64) {
 	end := b.max
 	b.max, b.lastPhys = t.written, t.writtenPhys
-	for c := t.head; c != nil; c = c.next.Load() {
+	for c := t.head.Load(); c != nil; c = c.next.Load() {
 		for at := max(t.written, c.first); at < min(end, c.end()); at++ {
 			e := entryFrom(c.slice(at, at+1))
 			if e.isFiller() {

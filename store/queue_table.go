@@ -24,7 +24,7 @@ const maxFileUnits = math.MaxInt32 / UnitSize
 // Defaults of QueueTableOptions.MaxUnwritten and MaxHeld.
 const (
 	defaultUnwritten = 64 << 20
-	defaultHeld      = 48 << 20
+	defaultHeld      = 32 << 20
 )
 
 // MaxQueueID is the largest queue id a topic can have.
@@ -42,7 +42,7 @@ type QueueTableOptions struct {
 	// MaxUnwritten bounds the bytes of entries that wait for WriteBack; past it Append writes itself. Default 64 MiB.
 	MaxUnwritten int64
 	// MaxHeld is how many bytes of entries are held in memory, written or not, before WriteBackDue writes what is not due and lets go;
-	// default 48 MiB.
+	// default 32 MiB.
 	MaxHeld int64
 	// MaxPass bounds the time that a pass of WriteBackDue takes over what can wait; default 250 ms.
 	MaxPass time.Duration
