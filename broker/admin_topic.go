@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ringmq/ringmq/message"
 	"github.com/ringmq/ringmq/remoting"
@@ -47,8 +48,15 @@ func (r *request) setTopics(want ...remoting.TopicConfig) *answer {
 	if err != nil {
 		return failed(err)
 	}
+	if generation != 0 {
+		r.b.register.await(registerPatience)
+	}
 	return succeeded()
 }
+
+// registerPatience bounds how long the answer to a new topic waits for name servers that do not answer; the original waits
+// registerBrokerTimeoutMills.
+const registerPatience = 3 * time.Second
 
 // deleteTopic handles DELETE_TOPIC_IN_BROKER: the topic, its offsets and its queues go; the log keeps the messages until retention takes them.
 func deleteTopic(r *request) *answer {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -35,11 +36,14 @@ type registrar struct {
 	last   remoting.DataVersion
 	// first is closed when the first round is over.
 	first chan struct{}
+	// asked counts the changes, covered those that a round which is over had; progress is closed when covered moves.
+	asked, covered uint64
+	progress       chan struct{}
 }
 
 func newRegistrar(b *Broker) *registrar {
 	return &registrar{b: b, log: b.log, again: make(chan struct{}, 1), conns: map[string]*client.Conn{}, topic: map[string]bool{}, told: map[string]bool{}, whole: map[string]bool{},
-		first: make(chan struct{})}
+		first: make(chan struct{}), progress: make(chan struct{})}
 }
 
 // servers are the addresses of namesrvAddr.
@@ -51,8 +55,38 @@ func (r *registrar) servers() []string {
 func (r *registrar) topicChanged(t *Topic) {
 	r.mu.Lock()
 	r.topic[t.Name] = true
+	r.asked++
 	r.mu.Unlock()
 	r.kick()
+}
+
+// await waits until the name servers were told of every change that was made before, d at most: whoever creates a topic finds its route, as with
+// the original.
+func (r *registrar) await(d time.Duration) {
+	timeout := time.NewTimer(d)
+	defer timeout.Stop()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for want := r.asked; r.covered < want && !r.quit; {
+		progress := r.progress
+		r.mu.Unlock()
+		select {
+		case <-progress:
+			r.mu.Lock()
+		case <-timeout.C:
+			r.mu.Lock()
+			return
+		}
+	}
+}
+
+// cover notes that a round is over which had the changes up to asked.
+func (r *registrar) cover(asked uint64) {
+	r.mu.Lock()
+	r.covered = max(r.covered, asked)
+	close(r.progress)
+	r.progress = make(chan struct{})
+	r.mu.Unlock()
 }
 
 func (r *registrar) kick() {
@@ -76,6 +110,7 @@ func (r *registrar) run(ctx context.Context) {
 				pulse.Stop()
 				full.Stop()
 				r.closeAll()
+				r.cover(math.MaxUint64)
 				return
 			case <-r.again:
 				r.registerChanged(ctx)
@@ -94,7 +129,7 @@ func (r *registrar) run(ctx context.Context) {
 // registerChanged registers everything when topics went or the table is small, else only the topics that changed.
 func (r *registrar) registerChanged(ctx context.Context) {
 	r.mu.Lock()
-	changed := r.topic
+	changed, asked := r.topic, r.asked
 	r.topic = map[string]bool{}
 	r.mu.Unlock()
 	version := r.b.topics.dataVersion() // before the configs: never newer than they are
@@ -116,6 +151,7 @@ func (r *registrar) registerChanged(ctx context.Context) {
 		return
 	}
 	r.each(ctx, func(ctx context.Context, addr string) error { return r.register(ctx, addr, version, configs) })
+	r.cover(asked)
 }
 
 // A broker with many topics asks a name server before it sends them all again, because that costs both a tenth of a second for 10,000 of
@@ -163,10 +199,12 @@ func (r *registrar) isCurrent(ctx context.Context, addr string) bool {
 func (r *registrar) registerAll(ctx context.Context) {
 	r.mu.Lock()
 	r.topic = map[string]bool{}
+	asked := r.asked
 	r.mu.Unlock()
 	version, configs := r.allTopics()
 	r.last = version
 	r.each(ctx, func(ctx context.Context, addr string) error { return r.registerWhole(ctx, addr, version, configs) })
+	r.cover(asked)
 }
 
 // allTopics are all topics as they are registered, with a version that is not newer.

@@ -200,3 +200,16 @@ func (n *recordingNameServer) latest() remoting.DataVersion {
 	defer n.mu.Unlock()
 	return n.version
 }
+
+// Whoever creates a topic finds it at the name servers when the answer comes.
+func TestTopicIsRegisteredWhenTheAnswerComes(t *testing.T) {
+	names := newRecordingNameServer(t)
+	b := newTestBroker(t, brokerOptions{Change: func(c *config.Broker) { c.NamesrvAddr = names.addr }})
+	c := b.client()
+	for i := range 20 {
+		c.createTopic(fmt.Sprintf("T%d", i))
+		require.Equal(t, b.topics.dataVersion(), names.latest())
+		c.send(fmt.Sprintf("byMessage%d", i), 0, "first")
+		require.Equal(t, b.topics.dataVersion(), names.latest())
+	}
+}

@@ -123,8 +123,12 @@ func (s *sender) createTopic(c *netpath.Conn) verdict {
 		return verdict{code, remark}
 	}
 	s.topic = topic
+	s.b.register.await(sendRegisterPatience)
 	return verdict{code: sendReady}
 }
+
+// sendRegisterPatience is registerPatience for a topic that its first message makes: others wait behind it.
+const sendRegisterPatience = 500 * time.Millisecond
 
 // sendSlowly is onSend where waiting is allowed: on the goroutine of the put lane. It does not wait for the device: those behind it would
 // wait for it one by one. The acknowledgement goes back to the reactor.

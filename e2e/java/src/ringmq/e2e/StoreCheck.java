@@ -136,7 +136,8 @@ public class StoreCheck {
         for (String topic : TOPICS) {
             for (MessageQueue q : c.queues(producer, topic)) {
                 consumer.updateConsumeOffset(q, q.getQueueId() + 1);
-                consumer.getDefaultMQPullConsumerImpl().getOffsetStore().persist(q);
+                consumer.getDefaultMQPullConsumerImpl().getOffsetStore().persist(q); // one-way: the broker may be stopped before it comes
+                Clients.eventually("the committed offset cannot be read back", () -> consumer.fetchConsumeOffset(q, true) == q.getQueueId() + 1);
             }
         }
         Thread.sleep(6500); // brokers write consumer offsets to disk every five seconds
