@@ -22,9 +22,6 @@ import (
 	"github.com/ringmq/ringmq/remoting"
 )
 
-// mostStart is the promise of rule R6.
-const mostStart = 2 * time.Second
-
 // brokerProcess in the environment makes this test binary a broker: one that can be killed.
 const brokerProcess = "RINGMQ_TEST_BROKER"
 
