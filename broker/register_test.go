@@ -121,19 +121,27 @@ func (n *recordingNameServer) refuse(fail bool) {
 	n.fail = fail
 }
 
-// A broker with many topics does not send them all again every 30 s to a name server that has them.
-func TestManyTopicsAreNotRegisteredForNothing(t *testing.T) {
+// unstartedBroker has a name server and makes no rounds of its own.
+func unstartedBroker(t *testing.T) (*Broker, *recordingNameServer, context.Context) {
+	t.Helper()
 	names := newRecordingNameServer(t)
 	cfg := testConfig(t.TempDir())
 	cfg.NamesrvAddr = names.addr
-	live := config.NewLiveBroker(cfg)
-	b, err := Open(live, Options{}) // not started: the test makes the rounds
+	b, err := Open(config.NewLiveBroker(cfg), Options{})
 	require.NoError(t, err)
-	defer func() { require.NoError(t, b.closeUnstarted()) }()
-	r := b.register
-	defer r.closeAll()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
+	t.Cleanup(func() {
+		cancel()
+		b.register.closeAll()
+		require.NoError(t, b.closeUnstarted())
+	})
+	return b, names, ctx
+}
+
+// A broker with many topics does not send them all again every 30 s to a name server that has them.
+func TestManyTopicsAreNotRegisteredForNothing(t *testing.T) {
+	b, names, ctx := unstartedBroker(t)
+	r := b.register
 	again := func() (asked, registered int) {
 		r.registerAgain(ctx)
 		return names.take(remoting.ReqQueryDataVersion), names.take(remoting.ReqRegisterBroker)
@@ -148,7 +156,7 @@ func TestManyTopicsAreNotRegisteredForNothing(t *testing.T) {
 	for i := range askAboveTopics {
 		many = append(many, remoting.NewTopicConfig(fmt.Sprintf("many%d", i)))
 	}
-	_, err = b.topics.update(b.cfg.Load(), many...)
+	_, err := b.topics.update(b.cfg.Load(), many...)
 	require.NoError(t, err)
 	expect(1, 1, "it has not the latest")
 	require.Greater(t, names.topics, askAboveTopics)
@@ -172,19 +180,11 @@ func TestManyTopicsAreNotRegisteredForNothing(t *testing.T) {
 // Two topics come at nearly the same time: the first one's registration has the version of the second one already. A name server takes
 // nothing with a version that it has, so the second one's must have another.
 func TestTopicsAtTheSameTimeAreBothRegistered(t *testing.T) {
-	names := newRecordingNameServer(t)
-	cfg := testConfig(t.TempDir())
-	cfg.NamesrvAddr = names.addr
-	b, err := Open(config.NewLiveBroker(cfg), Options{}) // not started: the test makes the rounds
-	require.NoError(t, err)
-	defer func() { require.NoError(t, b.closeUnstarted()) }()
+	b, names, ctx := unstartedBroker(t)
 	r := b.register
-	defer r.closeAll()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	r.registerAll(ctx)
 	whole := names.latest()
-	_, err = b.topics.update(b.cfg.Load(), remoting.NewTopicConfig("one"), remoting.NewTopicConfig("two"))
+	_, err := b.topics.update(b.cfg.Load(), remoting.NewTopicConfig("one"), remoting.NewTopicConfig("two"))
 	require.NoError(t, err)
 	r.topicChanged(b.topics.find("one"))
 	r.registerChanged(ctx)
