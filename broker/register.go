@@ -133,7 +133,7 @@ func (r *registrar) registerChanged(ctx context.Context) {
 	r.topic = map[string]bool{}
 	r.mu.Unlock()
 	version := r.b.topics.dataVersion() // before the configs: never newer than they are
-	if version == r.last {
+	if version == r.last && len(changed) > 0 {
 		// The topic that was registered with it last had it from this one's change: a name server would take it for nothing new.
 		r.b.topics.touch()
 		version = r.b.topics.dataVersion()
