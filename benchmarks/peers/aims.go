@@ -264,11 +264,27 @@ func (j *judge) cold() {
 func (j *judge) sync() {
 	for _, name := range named("sync-") {
 		j.atLeast(name, throughput, rate, bareServer, aimBareCommits)
+		j.oneAfterTheOther(name)
 		limit := aimSyncJavaMore
 		if name == "sync-1" {
 			limit = aimSyncJavaOne
 		}
 		j.atLeast(name, throughput, rate, javaServer, limit)
+	}
+}
+
+// oneAfterTheOther compares with a server that takes the control's time for the network and the bare program's for the disk, one after the other:
+// what is left for a broker that has both to do.
+func (j *judge) oneAfterTheOther(name string) {
+	bare, together := j.values(name, bareServer, rate), map[int]float64{}
+	for round, r := range j.values(name, stubServer, rate) {
+		if b := bare[round]; b > 0 && r > 0 {
+			together[round] = 1 / (1/r + 1/b)
+		}
+	}
+	if r, ok := ratio(j.values(name, ringServer, rate), together); ok {
+		j.add(fmt.Sprintf("%s: throughput at least %g × that of the control's and the best bare program's times one after the other", name, aimBareCommits),
+			fmt.Sprintf("%.3g ×", r), verdict(r >= aimBareCommits))
 	}
 }
 

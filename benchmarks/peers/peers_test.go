@@ -142,7 +142,7 @@ func TestFlags(t *testing.T) {
 			require.Equal(t, []string{ringServer, stubServer}, o.taking(&sc))
 		}
 		if sc.name == "sync-8" {
-			require.Equal(t, []string{ringServer, bareServer}, o.taking(&sc))
+			require.Equal(t, []string{ringServer, stubServer, bareServer}, o.taking(&sc))
 		}
 	}
 	require.True(t, wanted["closed-1k"])
@@ -184,8 +184,8 @@ func TestScenarios(t *testing.T) {
 		require.Equal(t, strings.HasPrefix(sc.name, "sync"), sc.sync)
 		require.Equal(t, sc.sync, sc.takes(bareServer), "the disk's own control")
 		require.Equal(t, sc.sync, sc.bare != nil)
-		if sc.group != "" && !sc.sync {
-			require.True(t, sc.takes(stubServer), "the control has a part in every round but those of the disk")
+		if sc.group != "" {
+			require.True(t, sc.takes(stubServer), "the control has a part in every round")
 		}
 	}
 	for _, name := range []string{

@@ -111,7 +111,7 @@ func batches(n int) scenario {
 func syncFlush(conns, depth int) scenario {
 	return scenario{
 		name: fmt.Sprintf("sync-%d", conns*depth), group: "sync", sync: true, figures: append(loadFigures(), commitFigures()...),
-		peers: append(without(serverNames, stubServer), bareServer),
+		peers: append(slices.Clone(serverNames), bareServer),
 		title: fmt.Sprintf("closed loop, %d in flight (%s), 1 KiB, on the device before the acknowledgement", conns*depth, layout(conns, depth)),
 		args:  []string{"produce", "--conns", strconv.Itoa(conns), "--depth", strconv.Itoa(depth), "--size", "1024"},
 		bare:  bareCommits(conns * depth),

@@ -144,11 +144,13 @@ func TestAimsOfTheColdDrain(t *testing.T) {
 func TestAimsWithABareProgramAndWithManyQueues(t *testing.T) {
 	b := testBench(
 		measured{values: map[string]float64{valueRate: 1000}}.of("sync-8", bareServer, 0), measured{rate: 900}.of("sync-8", ringServer, 0),
-		measured{rate: 300}.of("sync-8", javaServer, 0),
+		measured{rate: 300}.of("sync-8", javaServer, 0), measured{rate: 1500}.of("sync-64", stubServer, 0), measured{rate: 539}.of("sync-64", ringServer, 0),
+		measured{values: map[string]float64{valueRate: 1000}}.of("sync-64", bareServer, 0), // 1,500 and 1,000 one after the other: 600
 		measured{rate: 100}.of("queues-8", ringServer, 0), measured{rate: 89}.of("queues-10000", ringServer, 0), measured{rate: 75}.of("queues-100000", ringServer, 0),
 	)
 	require.Equal(t, held, verdictOf(t, b, "sync-8", "bare"))
 	require.Equal(t, missed, verdictOf(t, b, "sync-8", "Java"))
+	require.Equal(t, missed, verdictOf(t, b, "sync-64", "one after the other"))
 	require.Equal(t, missed, verdictOf(t, b, "queues-10000:"))
 	require.Equal(t, held, verdictOf(t, b, "queues-100000", "throughput"))
 }
