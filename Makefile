@@ -6,7 +6,7 @@ BIN      := bin/ringmq
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
-ENGINES  ?= pwrite direct uring portable
+ENGINES  ?= mmap pwrite direct uring portable
 # Rooms whose goroutines share state; only those that exist.
 RACE     := $(addsuffix /...,$(addprefix ./,$(wildcard nameserver broker store commitlog netpath config client metrics)))
 CRASH    := $(addsuffix /...,$(addprefix ./,$(wildcard ioengine commitlog store broker nameserver)))
@@ -29,7 +29,7 @@ test: ## go vet and all tests
 	$(GO) vet ./...
 	$(GO) test ./...
 
-test-engines: ## the log's, the store's and the broker's tests with each of ENGINES (pwrite direct uring portable), then with the ring reactor
+test-engines: ## the log's, the store's and the broker's tests with each of ENGINES (mmap pwrite direct uring portable), then with the ring reactor
 	@for engine in $(ENGINES); do \
 		echo "ioEngine=$$engine"; \
 		rooms="./store ./broker"; [ $$engine = portable ] || rooms="./commitlog $$rooms"; \

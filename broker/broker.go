@@ -113,6 +113,17 @@ func Open(cfg *config.Live[config.Broker], o Options) (*Broker, error) {
 	return b, nil
 }
 
+// Recover opens the store as a start does and closes it in order; nothing is served. Then any broker may open it: what a killed one had only
+// in ringmq-tail is in the segments. The ports are bound meanwhile: 0 is best.
+func Recover(cfg *config.Live[config.Broker], o Options) (*commitlog.Report, error) {
+	b, err := Open(cfg, o)
+	if err != nil {
+		return nil, err
+	}
+	report := b.store.Recovery()
+	return report, b.closeUnstarted()
+}
+
 func engineOf(c *config.Broker) ioengine.FS {
 	if c.IoEngine == "portable" {
 		return ioengine.Portable()

@@ -49,7 +49,7 @@ type testBroker struct {
 func testConfig(dir string) *config.Broker {
 	cfg := tableConfig()
 	cfg.BindAddress, cfg.BrokerIP1, cfg.ListenPort, cfg.FastListenPort = "127.0.0.1", "127.0.0.1", 0, -1
-	cfg.StorePathRootDir = dir
+	cfg.StorePathRootDir, cfg.LogTailBytes = dir, 32<<20
 	cfg.StorePathCommitLog = filepath.Join(dir, "commitlog")
 	cfg.MappedFileSizeCommitLog, cfg.MappedFileSizeConsumeQueue, cfg.MaxHashSlotNum, cfg.MaxIndexNum = 1<<20, 20*1000, 100, 4000
 	cfg.TLSServerMode = "disabled"
@@ -68,7 +68,7 @@ func newTestBroker(t testing.TB, o brokerOptions) *testBroker {
 // underTest applies RINGMQ_TEST_IO_ENGINE and RINGMQ_TEST_SYNC, with which make test-engines runs these tests for each engine.
 func underTest(cfg *config.Broker) {
 	if engine := os.Getenv("RINGMQ_TEST_IO_ENGINE"); engine != "" {
-		cfg.IoEngine, cfg.LogTailBytes = engine, 32<<20
+		cfg.IoEngine = engine
 	}
 	if os.Getenv("RINGMQ_TEST_SYNC") != "" {
 		cfg.FlushDiskType = config.SyncFlush

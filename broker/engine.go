@@ -17,8 +17,8 @@ import (
 // Which log engine ioEngine=auto is.
 //
 //	ringmq-tune.json is there    what it says for this flushDiskType
-//	else, ASYNC_FLUSH            mmap
-//	else, SYNC_FLUSH             uring
+//	else, Linux                  uring
+//	else                         mmap
 //
 // Whatever it is: where the system refuses it, the log takes the next one by itself.
 
@@ -43,10 +43,7 @@ func (b *Broker) autoLogEngine(c *config.Broker) (kind ioengine.EngineKind, why 
 	if runtime.GOOS != "linux" {
 		return ioengine.EngineMmap, "the only one on this system"
 	}
-	if !b.syncFlush {
-		return ioengine.EngineMmap, "the usual choice for ASYNC_FLUSH: ringmq tune has not measured this store's disk"
-	}
-	return ioengine.EngineUring, "the usual choice for SYNC_FLUSH: ringmq tune has not measured this store's disk"
+	return ioengine.EngineUring, "the usual choice: ringmq tune has not measured this store's disk"
 }
 
 func (b *Broker) noteOtherPlace(c *config.Broker, tuned *ioengine.Tuned) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -459,7 +460,18 @@ func (l *Log) Close() error {
 	if err == nil {
 		err = errors.Join(l.removeUnused(next), l.dropUnused())
 	}
-	return errors.Join(err, l.closeFiles())
+	if err := errors.Join(err, l.closeFiles()); err != nil {
+		return err
+	}
+	return l.removeTail()
+}
+
+// removeTail removes the tail file when the segments have all of the log.
+func (l *Log) removeTail() error {
+	if l.memory == nil || l.opt.TailFile == "" || l.written.Load() < l.Published() {
+		return nil
+	}
+	return os.Remove(l.opt.TailFile)
 }
 
 // removeUnused removes the segment made ahead: it holds nothing, and Java's broker would have to step over it.

@@ -143,7 +143,7 @@ type Broker struct {
 	StorePathCommitLog string `prop:"storePathCommitLog" default:"" check:"singlePath"`
 	// IoEngine is how the log is written. mmap: into mapped segments. pwrite: groups from memory, through the page cache. direct: past
 	// it. uring: past it, several at a time. portable: plain calls and mappings, and sockets without epoll. auto (default): what
-	// `ringmq tune` found here; else mmap, and under SYNC_FLUSH uring.
+	// `ringmq tune` found here; else uring, or the next one that the system allows.
 	IoEngine string `prop:"ioEngine" default:"auto" oneof:"auto|mmap|pwrite|direct|uring|portable"`
 	// LogTailBytes is the memory that pwrite, direct and uring keep the end of the log in; readers within it need no disk.
 	// Bytes, 32 MiB..64 GiB, default 128 MiB.

@@ -40,7 +40,7 @@ func syncSection(m *machine) *section {
 		name: "syncCommit", title: "sync commit",
 		about:   "SYNC_FLUSH: messages of 1 KiB, each waits for the device; so many are in flight",
 		columns: []column{{keyMessages, "messages/s", inThousands}, {keyP50, "p50", inMicros}, {keyP996, "p99.6", inMicros}, {keyCPU, "CPU a message", inMicros}},
-		kinds:   engineNames(ioengine.EnginePwrite, ioengine.EngineMmap, ioengine.EngineDirect, ioengine.EngineUring),
+		kinds:   engineNames(ioengine.EngineUring, ioengine.EngineDirect, ioengine.EnginePwrite, ioengine.EngineMmap),
 		scale:   "messages/s, the geometric mean of all four",
 		measure: func(ctx context.Context, kind string, d time.Duration) ([]Figures, error) {
 			return m.tryEngine(kind, true, len(commitDepths), func(t *commitlog.Trial, i int) (*commitlog.TrialFigures, error) {
@@ -67,7 +67,7 @@ func asyncSection(m *machine) *section {
 		name: "asyncAppend", title: "async append",
 		about:   "ASYNC_FLUSH: messages of 1 KiB; p99.6 from when one was due to the end of its append",
 		columns: []column{{keyMegabytes, "MB/s", inUnits}, {keyP996, "p99.6", inMicros}, {keyCPU, "CPU a KiB", inMicros}},
-		kinds:   engineNames(ioengine.EngineMmap, ioengine.EnginePwrite, ioengine.EngineDirect, ioengine.EngineUring),
+		kinds:   engineNames(ioengine.EngineUring, ioengine.EngineDirect, ioengine.EnginePwrite, ioengine.EngineMmap),
 		loads:   []string{"100 MB/s", "no limit"},
 		scale:   "the geometric mean of: MB/s without limit; 1/p99.6 and 1/CPU at 100 MB/s",
 		measure: func(ctx context.Context, kind string, d time.Duration) ([]Figures, error) {

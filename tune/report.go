@@ -10,7 +10,6 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
-	"github.com/ringmq/ringmq/commitlog"
 	"github.com/ringmq/ringmq/ioengine"
 )
 
@@ -40,17 +39,17 @@ type Section struct {
 	Rows  []Row  `json:"rows"`
 	Scale string `json:"score"` // what the verdict compares
 	// Choice is absent where nothing can be measured here.
-	Choice *commitlog.Verdict `json:"choice,omitempty"`
+	Choice *Verdict `json:"choice,omitempty"`
 
 	columns []column
 }
 
 // Row is one kind under one load, or one kind that was refused.
 type Row struct {
-	Kind    string                      `json:"kind"`
-	Load    string                      `json:"load,omitempty"`
-	Refused string                      `json:"refused,omitempty"`
-	Figures map[string]commitlog.Spread `json:"figures,omitempty"`
+	Kind    string            `json:"kind"`
+	Load    string            `json:"load,omitempty"`
+	Refused string            `json:"refused,omitempty"`
+	Figures map[string]Spread `json:"figures,omitempty"`
 }
 
 // column is a figure that the table shows.
@@ -144,7 +143,7 @@ func (s *Section) print(w io.Writer) {
 	}
 }
 
-func cell(figures map[string]commitlog.Spread, c column) string {
+func cell(figures map[string]Spread, c column) string {
 	f, there := figures[c.key]
 	if !there {
 		return "-"

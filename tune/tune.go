@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/ringmq/ringmq/commitlog"
 	"github.com/ringmq/ringmq/ioengine"
 )
 
@@ -48,7 +47,7 @@ const (
 type section struct {
 	name, title, about string
 	columns            []column
-	// kinds are the answers, the simplest first; loads what each is measured with.
+	// kinds are the answers, the one first that is preferred; loads what each is measured with.
 	kinds, loads []string
 	// measure runs all loads of one kind once, each for about d. The error is one that isRefused knows where the kind cannot be had.
 	measure func(ctx context.Context, kind string, d time.Duration) ([]Figures, error)
@@ -196,9 +195,9 @@ func (s *section) round(ctx context.Context, p *Progress, tell func(Progress), d
 // report sums up the rounds.
 func (s *section) report() Section {
 	out := Section{Name: s.name, Title: s.title, About: s.about, Scale: s.scale, columns: s.columns}
-	var candidates []commitlog.Candidate
+	var candidates []Candidate
 	for _, kind := range s.kinds {
-		c := commitlog.Candidate{Name: kind, Refused: s.refused[kind]}
+		c := Candidate{Name: kind, Refused: s.refused[kind]}
 		if c.Refused != "" {
 			out.Rows = append(out.Rows, Row{Kind: kind, Refused: c.Refused})
 		}
@@ -212,23 +211,23 @@ func (s *section) report() Section {
 		}
 		candidates = append(candidates, c)
 	}
-	if verdict, ok := commitlog.Choose(candidates); ok {
+	if verdict, ok := Choose(candidates); ok {
 		out.Choice = &verdict
 	}
 	return out
 }
 
 // spreads are the medians and ends of one load's figures.
-func spreads(rounds [][]Figures, load int) map[string]commitlog.Spread {
+func spreads(rounds [][]Figures, load int) map[string]Spread {
 	all := make(map[string][]float64)
 	for _, loads := range rounds {
 		for key, value := range loads[load] {
 			all[key] = append(all[key], value)
 		}
 	}
-	out := make(map[string]commitlog.Spread)
+	out := make(map[string]Spread)
 	for key, values := range all {
-		out[key] = commitlog.SpreadOf(values)
+		out[key] = SpreadOf(values)
 	}
 	return out
 }

@@ -82,7 +82,7 @@ func TestResultIsWritten(t *testing.T) {
 	require.Equal(t, ioengine.FromTune, tuned.Source)
 	require.Equal(t, "uring", tuned.SyncEngine.Name)
 	require.Contains(t, tuned.SyncEngine.Why, "clear of the noise")
-	require.Equal(t, "mmap", tuned.AsyncEngine.Name, "the simpler one, because pwrite is ahead within the noise only")
+	require.Equal(t, "mmap", tuned.AsyncEngine.Name, "the usual one, because pwrite is ahead within the noise only")
 	require.Nil(t, tuned.ColdRead)
 	require.Equal(t, "epoll", tuned.Reactor.Name)
 	require.Equal(t, ioengine.PlaceOf(dir).Device, tuned.Device)

@@ -25,12 +25,13 @@ func main() {
   ringmq standalone        name server and broker in one process, data under ./ringmq-data
   ringmq perf e2e          send, consume and verify messages; prints latency percentiles
   ringmq doctor            examine this machine: what keeps a broker from its promises here, and the cure
-  ringmq tune              measure this disk and kernel for a minute; ioEngine=auto takes what was best`,
+  ringmq tune              measure this disk and kernel for a minute; ioEngine=auto takes what was best
+  ringmq recover           recover the store of a killed broker and close it in order, for another broker to open`,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(standaloneCommand(), nameServerCommand(), brokerCommand(), doctorCommand(), tuneCommand(), perf.Command())
+	root.AddCommand(standaloneCommand(), nameServerCommand(), brokerCommand(), doctorCommand(), tuneCommand(), recoverCommand(), perf.Command())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := root.ExecuteContext(ctx); err != nil {

@@ -111,8 +111,8 @@ func (s *suite) nameServer(ctx context.Context) error {
 func (s *suite) exchange(ctx context.Context) error {
 	var errs []error
 	for _, way := range []struct{ writer, reader string }{{"java", s.target}, {s.target, "java"}} {
-		for _, killed := range []bool{false, true} {
-			if err := s.exchangeOnce(ctx, way.writer, way.reader, killed); err != nil {
+		for _, end := range s.ends(way.writer) {
+			if err := s.exchangeOnce(ctx, way.writer, way.reader, end); err != nil {
 				errs = append(errs, err)
 			}
 		}
@@ -123,19 +123,37 @@ func (s *suite) exchange(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (s *suite) exchangeOnce(ctx context.Context, writer, reader string, killed bool) error {
-	how, verify := "clean", "verify"
-	if killed {
-		how, verify = "killed", "verify-killed"
+// ending is how a writer ends, and what is done with its store before another broker opens it.
+type ending struct {
+	name    string
+	killed  bool
+	recover bool          // with `ringmq recover`
+	conf    program.Props // of the writer
+}
+
+// ends are those of a writer. What ringmq's default engine had only in its own file when it was killed a Java broker does not find.
+func (s *suite) ends(writer string) []ending {
+	list := []ending{{name: "clean"}}
+	if writer == "ringmq" {
+		return append(list, ending{name: "killed-recovered", killed: true, recover: true},
+			ending{name: "killed-mmap", killed: true, conf: program.Props{"ioEngine": "mmap"}})
 	}
-	name := fmt.Sprintf("exchange-%s-to-%s-%s", writer, reader, how)
+	return append(list, ending{name: "killed", killed: true})
+}
+
+func (s *suite) exchangeOnce(ctx context.Context, writer, reader string, end ending) error {
+	verify := "verify"
+	if end.killed {
+		verify = "verify-killed"
+	}
+	name := fmt.Sprintf("exchange-%s-to-%s-%s", writer, reader, end.name)
 	data := filepath.Join(s.dir, name)
 	note := filepath.Join(s.dir, name+".note")
 	small := program.Props{
 		"mappedFileSizeCommitLog":    fmt.Sprint(1 << 20),
 		"mappedFileSizeConsumeQueue": "2000",
 	}
-	first, err := s.start(writer, name+"-writer", data, small)
+	first, err := s.start(writer, name+"-writer", data, small.With(end.conf))
 	if first != nil {
 		defer first.kill()
 	}
@@ -149,10 +167,15 @@ func (s *suite) exchangeOnce(ctx context.Context, writer, reader string, killed 
 	if failed > 0 {
 		return fmt.Errorf("%s: nothing to verify: the writing failed", name)
 	}
-	if killed {
+	if end.killed {
 		first.kill()
 	} else if err := first.stop(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
+	}
+	if end.recover {
+		if err := (program.Ringmq{Binary: s.ringmq, Dir: s.dir}).Recover(ctx, filepath.Join(data, "store"), small); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 	}
 	second, err := s.start(reader, name+"-reader", data, small)
 	if second != nil {

@@ -1,7 +1,9 @@
 package program
 
 import (
+	"context"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"time"
 )
@@ -29,6 +31,18 @@ func (r Ringmq) StartStandalone(name string, nameServerPort int, data string, co
 		return p, err
 	}
 	return p, p.WaitPort("127.0.0.1:"+conf["listenPort"], 20*time.Second)
+}
+
+// Recover runs `ringmq recover` on a store.
+func (r Ringmq) Recover(ctx context.Context, store string, conf Props) error {
+	args := []string{"recover", "--store", store}
+	for key, value := range conf {
+		args = append(args, "--"+key+"="+value)
+	}
+	if out, err := exec.CommandContext(ctx, r.Binary, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("ringmq recover: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // StartNameServer runs the name server alone.

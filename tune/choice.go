@@ -1,4 +1,4 @@
-package commitlog
+package tune
 
 import (
 	"fmt"
@@ -31,19 +31,19 @@ func SpreadOf(figures []float64) Spread {
 type Verdict struct {
 	Chosen string `json:"chosen"`
 	Best   string `json:"best"` // by the median; another one than Chosen only within the noise
-	// Ahead is the median of Best over that of another one: Chosen; or where that is Best, the simplest; or where that is Best, too, the
+	// Ahead is the median of Best over that of another one: Chosen; or where that is Best, the first; or where that is Best, too, the
 	// next best. 1.25 is a quarter ahead. 0: there is only one.
 	Ahead float64 `json:"ahead"`
 	Clear bool    `json:"clear"` // the worst round of Best was better than the best one of the other
 	Why   string  `json:"why"`
 }
 
-// Choose takes the simplest candidate that no other one clearly beats: one is clearly better when its worst round was better than the
-// other's best. The candidates come with the simplest first. False: none can be had.
-func Choose(simplestFirst []Candidate) (Verdict, bool) {
+// Choose takes the first candidate that no other one clearly beats: one is clearly better when its worst round was better than the
+// other's best. The candidates come with the one first that is preferred. False: none can be had.
+func Choose(preferredFirst []Candidate) (Verdict, bool) {
 	var names []string
 	var spreads []Spread
-	for _, c := range simplestFirst {
+	for _, c := range preferredFirst {
 		if c.Refused == "" && len(c.Scores) > 0 {
 			names, spreads = append(names, c.Name), append(spreads, SpreadOf(c.Scores))
 		}
@@ -72,7 +72,7 @@ func Choose(simplestFirst []Candidate) (Verdict, bool) {
 	v.Ahead, v.Clear = spreads[best].Median/spreads[other].Median, spreads[best].Min > spreads[other].Max
 	v.Why = v.reason(names[other])
 	if chosen > 0 && !v.Clear {
-		v.Why += "; simpler ones are clearly beaten by another"
+		v.Why += "; those preferred to it are clearly beaten by another"
 	}
 	return v, true
 }
@@ -98,7 +98,7 @@ func (v *Verdict) reason(other string) string {
 	}
 	ahead := fmt.Sprintf("%s has %.2f times the score of %s, %s", v.Best, v.Ahead, other, noise)
 	if v.Chosen != v.Best {
-		return ahead + ": the simpler one stays"
+		return ahead + ": " + v.Chosen + " stays"
 	}
 	return ahead
 }
