@@ -156,7 +156,7 @@ type flight struct {
 
 func newRingWriter(depth int, shared bool) (SharedWriter, error) {
 	// A direct write is submitted without waiting, or handed to one of the kernel's threads.
-	r, err := uring.New(uring.Options{Entries: max(2*depth, 8), Shared: shared, RawSubmit: shared})
+	r, err := uring.New(uring.Options{Entries: max(2*depth, 8), Shared: shared, RawSubmit: shared, Parked: !shared})
 	if err != nil {
 		return nil, err
 	}

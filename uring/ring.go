@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,10 @@ type Options struct {
 	// Shared makes a ring that has no owner: any thread may call its methods, one at a time. What is done is posted without a call by the
 	// thread that submitted it, whose sleep in another system call ends early for that. Nobody may Wait on it.
 	Shared bool
+	// Parked makes Wait put the goroutine to sleep and not its thread: Go's scheduler gets its processor back at once. Its monitor, which else looks for
+	// processors to take back, needs a millisecond or more of looking every 20 µs after each one that it had to take. For waits that are long and for
+	// whom some microseconds more do not matter.
+	Parked bool
 }
 
 // Ring is one io_uring. All methods but Wake belong to its thread.
@@ -75,6 +80,9 @@ type Ring struct {
 	wakeFD    int
 	wakeArmed bool
 	state     atomic.Uint32
+	// park is wakeFD where the kernel adds to it for what is done, and nothing of the ring reads it: Options.Parked. sink is what is read there.
+	park *os.File
+	sink [8]byte
 
 	// What a wait with a limit points to. Here and not on the stack of enter, which Go may move: it does not see pointers in integers.
 	limit    kernelTimespec
@@ -154,11 +162,26 @@ func New(o Options) (*Ring, error) {
 		r.Close()
 		return nil, fmt.Errorf("map io_uring queues: %w", err)
 	}
-	if r.wakeFD, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+	if err := r.openWake(o.Parked); err != nil {
 		r.Close()
-		return nil, fmt.Errorf("eventfd: %w", err)
+		return nil, err
 	}
 	return r, nil
+}
+
+func (r *Ring) openWake(parked bool) (err error) {
+	if !parked {
+		if r.wakeFD, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+			return fmt.Errorf("eventfd: %w", err)
+		}
+		return nil
+	}
+	if r.wakeFD, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	r.park = os.NewFile(uintptr(r.wakeFD), "eventfd of an io_uring")
+	fd := int32(r.wakeFD)
+	return r.register("have an eventfd told of completions", raw.IORING_REGISTER_EVENTFD, unsafe.Pointer(&fd), 1)
 }
 
 // setup asks for the best kind of ring that the kernel has.
@@ -272,10 +295,12 @@ func (r *Ring) Close() error {
 	r.fd = -1
 	r.wakeMu.Lock()
 	defer r.wakeMu.Unlock()
-	if r.wakeFD >= 0 {
+	if r.park != nil {
+		err = errors.Join(err, r.park.Close())
+	} else if r.wakeFD >= 0 {
 		unix.Close(r.wakeFD)
-		r.wakeFD = -1
 	}
+	r.wakeFD = -1
 	return err
 }
 
@@ -324,6 +349,9 @@ func (r *Ring) Wait(d time.Duration) error {
 	if d == 0 {
 		return r.enter(n, 0, 0)
 	}
+	if r.park != nil {
+		return r.waitParked(n, d)
+	}
 	if err := r.armWake(); err != nil {
 		return err
 	}
@@ -336,6 +364,32 @@ func (r *Ring) Wait(d time.Duration) error {
 	err := r.enter(n, 1, d)
 	r.state.Store(awake)
 	return err
+}
+
+// waitParked is Wait where nothing is there: it submits n entries, sleeps in Go's poller, and has the kernel post what is due.
+func (r *Ring) waitParked(n uint32, d time.Duration) error {
+	if n > 0 {
+		if err := r.enter(n, 0, 0); err != nil || r.Ready() > 0 {
+			return err
+		}
+	}
+	if r.state.CompareAndSwap(awake, asleep) {
+		var until time.Time
+		if d > 0 {
+			until = time.Now().Add(d)
+		}
+		err := r.park.SetReadDeadline(until)
+		if err == nil {
+			r.counts.Waits++
+			_, err = r.park.Read(r.sink[:])
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			r.state.Store(awake)
+			return err
+		}
+	}
+	r.state.Store(awake)
+	return r.enter(0, 0, 0)
 }
 
 // Wake ends the Wait that runs, or makes the next one not wait. Any goroutine, at any time; it costs an atomic exchange unless the owner

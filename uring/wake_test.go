@@ -16,7 +16,13 @@ import (
 // The owner sleeps without limit whenever it has nothing to do, and those who have work for it wait for its answer: one lost wake-up and
 // everything stands still.
 func TestNoWakeUpIsLost(t *testing.T) {
-	r := newRing(t, Options{})
+	for name, o := range map[string]Options{"in the kernel": {}, "parked": {Parked: true}} {
+		t.Run(name, func(t *testing.T) { noWakeUpIsLost(t, o) })
+	}
+}
+
+func noWakeUpIsLost(t *testing.T, o Options) {
+	r := newRing(t, o)
 	const wakers, rounds = 8, 100_000 / 8
 	watchdog := time.AfterFunc(2*time.Minute, func() { panic("a wake-up was lost, or the machine is very slow") })
 	defer watchdog.Stop()
@@ -54,11 +60,46 @@ func TestNoWakeUpIsLost(t *testing.T) {
 }
 
 func TestAWakeBeforeTheWait(t *testing.T) {
-	r := newRing(t, Options{})
-	r.Wake()
-	r.Wake()
-	require.NoError(t, r.Wait(-1))
-	require.Zero(t, r.Counts().Waits)
+	for name, o := range map[string]Options{"in the kernel": {}, "parked": {Parked: true}} {
+		t.Run(name, func(t *testing.T) {
+			r := newRing(t, o)
+			r.Wake()
+			r.Wake()
+			require.NoError(t, r.Wait(-1))
+			require.Zero(t, r.Counts().Waits)
+		})
+	}
+}
+
+// A parked owner hears of what is done, while it sleeps and before, and of the time.
+func TestParkedWaitEndsWithACompletion(t *testing.T) {
+	r := newRing(t, Options{Parked: true})
+	a, b := socketPair(t)
+	for i := range 200 {
+		r.Next().Poll(a, unix.POLLIN)
+		require.NoError(t, r.Submit())
+		go func() {
+			if i%2 == 0 {
+				for r.state.Load() != asleep {
+					runtime.Gosched()
+				}
+			}
+			_, _ = unix.Write(b, []byte{1})
+		}()
+		for done := false; !done; {
+			require.NoError(t, r.Wait(patience))
+			_, done = r.Completed()
+		}
+		_, err := unix.Read(a, make([]byte, 1))
+		require.NoError(t, err)
+	}
+	began := time.Now()
+	for time.Since(began) < 20*time.Millisecond {
+		require.NoError(t, r.Wait(20*time.Millisecond-time.Since(began)))
+	}
+	_, done := r.Completed()
+	require.False(t, done)
+	require.Less(t, r.Counts().Waits, uint64(1000))
 }
 
 // The wake-up's own READ needs a place in a queue that is full.
@@ -103,7 +144,7 @@ func TestASleepingOwnerDoesNotStopTheWorld(t *testing.T) {
 	require.NoError(t, err)
 	defer unix.Close(limit)
 	require.NoError(t, unix.TimerfdSettime(limit, 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(patience))}, nil))
-	for name, o := range map[string]Options{"plain": {}, "raw submit": {RawSubmit: true}} {
+	for name, o := range map[string]Options{"plain": {}, "raw submit": {RawSubmit: true}, "parked": {Parked: true}} {
 		t.Run(name, func(t *testing.T) {
 			r := newRing(t, o)
 			r.Next().Poll(limit, unix.POLLIN)
