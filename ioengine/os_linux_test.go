@@ -78,8 +78,8 @@ func TestReadAtNoWaitIsColdAfterEviction(t *testing.T) {
 			break
 		}
 		// The attempt starts reading ahead, and a fast device is sometimes done
-		// before the kernel looks again. Then the bytes must be right.
-		if err != nil || !bytes.Equal(got[:n], data[:n]) || try == 20 {
+		// before the kernel looks again: often, where the thread has to wait for a processor in between. Then the bytes must be right.
+		if err != nil || !bytes.Equal(got[:n], data[:n]) || try == 1000 {
 			t.Fatalf("try %d: got %d, %v, want ErrCold", try, n, err)
 		}
 	}
