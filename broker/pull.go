@@ -341,6 +341,9 @@ func (h *handler) replyPullError(c *netpath.Conn, v verdict, forbidden int) {
 	c.End(w.Finish(nil))
 }
 
+// pullHeadSize is more than the head of an answer to a pull takes.
+const pullHeadSize = 1 << 10
+
 // sendFound sends the records that get found. False: nothing was sent, because some of them are not in memory.
 func (h *handler) sendFound(c *netpath.Conn) bool {
 	if h.cmd.IsOneway() {
@@ -352,7 +355,7 @@ func (h *handler) sendFound(c *netpath.Conn) bool {
 			return sent
 		}
 	}
-	start := c.Begin()
+	start := c.BeginSize(g.Bytes + pullHeadSize)
 	w := h.pull.pullHead(start, &h.cmd, remoting.RespSuccess, "", g.Next, 0)
 	buf := slices.Grow(w.FinishHead(g.Bytes), g.Bytes)
 	for _, part := range g.Parts {

@@ -245,8 +245,9 @@ func tooLarge(size, limit int) string {
 func (s *sender) prepareSingle(maxBody int, now int64, wait bool) verdict {
 	d := &s.put.Draft
 	s.hot = message.ScanHot(d.Properties)
-	s.extra = s.extra[:0]
+	s.extra, s.put.Hot = s.extra[:0], &s.hot
 	if s.hot.Special || len(s.hot.Delay) > 0 || message.IsRetryTopic(s.hdr.Topic) {
+		s.put.Hot = nil // the properties may become others
 		if v := s.prepareSpecial(now, wait); v.code != sendReady {
 			return v
 		}

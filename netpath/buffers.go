@@ -1,11 +1,11 @@
 package netpath
 
-// bufferClasses are the sizes buffers are kept in. A larger buffer is made for its one
+// bufferClasses are the sizes buffers are kept in; the upper two take answers of 256 KiB and of 1 MiB with their heads. A larger buffer is made for its one
 // use and left to the collector: it is rare, and keeping it would pin the memory of the worst moment.
-var bufferClasses = [...]int{4 << 10, 16 << 10, 64 << 10, 256 << 10}
+var bufferClasses = [...]int{4 << 10, 16 << 10, 64 << 10, 260 << 10, maxKeptBuffer}
 
 const (
-	maxKeptBuffer = 256 << 10
+	maxKeptBuffer = 1<<20 + 64<<10
 	maxKeptBytes  = 8 << 20
 	outputBuffer  = 16 << 10 // a first output buffer; append grows it
 	sealedBuffer  = 48 << 10 // an output buffer this full is followed by another instead of being grown

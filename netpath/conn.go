@@ -122,14 +122,17 @@ func (c *Conn) Reactor() *Reactor { return c.reactor.Load() }
 
 // Begin returns the output buffer, to append one response to. It is the caller's until End, which
 // has to follow before anything else is done with this connection.
-func (c *Conn) Begin() []byte {
+func (c *Conn) Begin() []byte { return c.BeginSize(0) }
+
+// BeginSize is Begin for an answer of n bytes, which then are appended without a larger buffer being made for them.
+func (c *Conn) BeginSize(n int) []byte {
 	if c.gone {
 		return c.Reactor().discard[:0]
 	}
 	t := c.tail
-	if t == nil || t.file || t.foreign || t.sending || len(t.buf) > sealedBuffer {
+	if t == nil || t.file || t.foreign || t.sending || len(t.buf) > sealedBuffer || n > cap(t.buf)-len(t.buf) && n > outputBuffer {
 		t = c.Reactor().newSegment()
-		t.buf = c.Reactor().bufs.get(outputBuffer)
+		t.buf = c.Reactor().bufs.get(max(n, outputBuffer))
 		c.link(t)
 	}
 	return t.buf

@@ -22,8 +22,11 @@ type dispatch struct {
 	at atomic.Int64
 	// arrived are the queues that got entries while pulls are held on them, collected within one run.
 	arrived []*ConsumeQueue
-	record  message.Record
-	buf     []byte
+	// notes come from those who append; indexNotes go to the indexer.
+	notes      noteList[note]
+	indexNotes noteList[indexNote]
+	record     message.Record
+	buf        []byte
 	// stuck is set when the log cannot be followed any further: said once, and visible in the broker's status as dispatchBehindBytes.
 	stuck atomic.Bool
 }
@@ -74,12 +77,24 @@ func (s *Store) dispatchLocked() {
 func (s *Store) follow() []*ConsumeQueue {
 	d := &s.dispatch
 	for at, end := d.at.Load(), s.log.Published(); at < end; {
+		limit := end
+		switch n := d.noteFrom(at); {
+		case n == nil:
+		case n.index.at == at:
+			at = n.end()
+			s.dispatchNoted(n)
+			d.notes.taken()
+			d.at.Store(at)
+			continue
+		default:
+			limit = min(limit, n.index.at)
+		}
 		view, ok := s.log.ViewHot(at)
 		if !ok {
 			return s.followCold(at)
 		}
 		b := view.Bytes
-		n := s.dispatchRun(b, at)
+		n := s.dispatchRun(b[:min(int64(len(b)), limit-at)], at)
 		view.Done()
 		if n == 0 {
 			s.dispatchStuck(at, errNoRecord)
@@ -89,6 +104,36 @@ func (s *Store) follow() []*ConsumeQueue {
 		d.at.Store(at)
 	}
 	return d.arrived
+}
+
+// noteFrom is the first note of a record that lies at the log offset at or behind it, or nil.
+func (d *dispatch) noteFrom(at int64) *note {
+	n := d.notes.first()
+	for ; n != nil && n.index.at < at; n = d.notes.first() {
+		d.notes.taken()
+	}
+	return n
+}
+
+// dispatchNoted is dispatchPublished for a record with a note, which says all that is wanted of it. A queue that was deleted since takes
+// nothing any more.
+func (s *Store) dispatchNoted(n *note) {
+	d, q := &s.dispatch, n.queue
+	if s.index != nil && n.index.keys.n > 0 {
+		if to := d.indexNotes.room(); to != nil {
+			*to = n.index
+			d.indexNotes.added()
+		}
+	}
+	if q.deleted() {
+		return
+	}
+	q.Append(n.offset, Entry{PhysicalOffset: n.index.at, Size: n.index.size, TagsCode: n.tagsCode})
+	if q.Waiters.Load() > 0 {
+		if a := d.arrived; len(a) == 0 || a[len(a)-1] != q {
+			d.arrived = append(a, q)
+		}
+	}
 }
 
 // dispatchRun dispatches the records at the start of b, which lie at the log offset at, and returns how far it got; a blank counts up

@@ -133,9 +133,42 @@ func (x *Index) Put(phys, storeTime int64, topic, uniqKey, keys, tags []byte) er
 		return nil
 	}
 	again := phys == x.progress.Load()
+	return eachKey(topic, uniqKey, keys, tags, func(hash int32) error { return x.putKey(hash, phys, storeTime, again) })
+}
+
+// putHashes is Put for a message of whose keys the hash codes are known.
+func (x *Index) putHashes(phys, storeTime int64, keys *keyHashes) error {
+	x.writeMu.Lock()
+	defer x.writeMu.Unlock()
+	if phys < x.progress.Load() {
+		return nil
+	}
+	again := phys == x.progress.Load()
+	for _, hash := range keys.list[:keys.n] {
+		if err := x.putKey(hash, phys, storeTime, again); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take is the hash codes of a message's keys; false: they are too many.
+func (k *keyHashes) take(topic, uniqKey, keys, tags []byte) bool {
+	return eachKey(topic, uniqKey, keys, tags, func(hash int32) error {
+		if !k.add(hash) {
+			return errTooManyKeys
+		}
+		return nil
+	}) == nil
+}
+
+var errTooManyKeys = errors.New("a message has more keys than a note has room for")
+
+// eachKey gives the hash codes of a message's keys to visit: of its unique key, each word of keys, its tags.
+func eachKey(topic, uniqKey, keys, tags []byte, visit func(hash int32) error) error {
 	head := message.HashCodeMore(message.HashCode(topic), hashMark)
 	if len(uniqKey) > 0 {
-		if err := x.putKey(message.HashCodeMore(head, uniqKey), phys, storeTime, again); err != nil {
+		if err := visit(message.HashCodeMore(head, uniqKey)); err != nil {
 			return err
 		}
 	}
@@ -144,13 +177,12 @@ func (x *Index) Put(phys, storeTime int64, topic, uniqKey, keys, tags []byte) er
 		if key, keys, _ = bytes.Cut(keys, keySeparator); len(key) == 0 {
 			continue
 		}
-		if err := x.putKey(message.HashCodeMore(head, key), phys, storeTime, again); err != nil {
+		if err := visit(message.HashCodeMore(head, key)); err != nil {
 			return err
 		}
 	}
 	if len(tags) > 0 {
-		head = message.HashCodeMore(head, tagMark)
-		return x.putKey(message.HashCodeMore(head, tags), phys, storeTime, again)
+		return visit(message.HashCodeMore(message.HashCodeMore(head, tagMark), tags))
 	}
 	return nil
 }

@@ -24,6 +24,8 @@ import (
 func Open(o Options) (*Store, error) {
 	o.setDefaults()
 	s := &Store{opt: o}
+	s.dispatch.notes.make(keptNotes)
+	s.dispatch.indexNotes.make(keptIndexNotes)
 	s.SetRetention(o.Retention)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.ctx, s.stop = ctx, cancel

@@ -15,6 +15,9 @@ import (
 type Put struct {
 	// Draft is the message. For a batch: what its messages have in common.
 	Draft message.Draft
+	// Hot is what message.ScanHot says of the message's properties, those that are added included, where the caller knows; nil else. Append forgets
+	// it. Into a batch the store looks itself.
+	Hot *message.Hot
 	// QueueOffset is the first offset given, PhysicalOffset the place of the first record, End the log offset behind the last,
 	// StoreTimestamp the ms written into it.
 	QueueOffset, PhysicalOffset, End, StoreTimestamp int64
@@ -23,6 +26,10 @@ type Put struct {
 	// void: the queue was deleted before the record got its place, so the record counts for nothing and is stored again.
 	void  bool
 	batch []batchMessage
+	// note is that of a single message, if noted; notes is where it goes.
+	note  note
+	noted bool
+	notes *noteList[note]
 	// offsets are the physical offsets of a batch's records, for its message ids.
 	offsets []int64
 }
@@ -32,6 +39,8 @@ type batchMessage struct {
 	body, properties []byte
 	bodyCRC          uint32
 	flag             int32
+	note             note
+	noted            bool
 }
 
 // Append stores p.Draft as the next message of q. now is in ms. The errors are those of commitlog.Log.Append.
@@ -39,6 +48,11 @@ func (s *Store) Append(p *Put, q *ConsumeQueue, now int64) error {
 	p.ClearBatch()
 	s.prepare(&p.Draft)
 	p.Draft.BodyCRC = message.BodyCRC(p.Draft.Body)
+	p.noted = false
+	if p.Hot != nil {
+		p.note, p.noted = noteOf(p.Draft.Topic, p.Draft.SysFlag, p.Hot)
+		p.Hot = nil
+	}
 	return s.append(p, q, now, p.Draft.Size())
 }
 
@@ -50,7 +64,7 @@ func (s *Store) prepare(d *message.Draft) {
 
 // append takes the queue of that name which is there now where the topic was deleted since the caller looked q up.
 func (s *Store) append(p *Put, q *ConsumeQueue, now int64, size int) error {
-	p.Draft.QueueID = q.QueueID
+	p.Draft.QueueID, p.notes = q.QueueID, &s.dispatch.notes
 	sysFlag := p.Draft.SysFlag
 	for {
 		if q.deleted() {
@@ -90,15 +104,35 @@ func (p *Put) EncodeAt(dst []byte, physicalOffset, storeTimestamp int64) {
 	if len(p.batch) == 0 {
 		p.queue.Next++
 		p.Draft.Encode(dst, p.QueueOffset, physicalOffset, storeTimestamp)
+		if p.noted {
+			p.leaveNote(&p.note, p.QueueOffset, physicalOffset, len(dst))
+		}
 		return
 	}
 	p.offsets = p.offsets[:0]
 	at := 0
 	for i := range p.batch {
 		p.offsets = append(p.offsets, physicalOffset+int64(at))
-		at += p.draftOf(i).Encode(dst[at:], p.QueueOffset+int64(i), physicalOffset+int64(at), storeTimestamp)
+		n := p.draftOf(i).Encode(dst[at:], p.QueueOffset+int64(i), physicalOffset+int64(at), storeTimestamp)
+		if m := &p.batch[i]; m.noted {
+			p.leaveNote(&m.note, p.QueueOffset+int64(i), physicalOffset+int64(at), n)
+		}
+		at += n
 	}
 	p.queue.Next += int64(len(p.batch))
+}
+
+// leaveNote leaves n to dispatch, with the record's place in queue and log.
+func (p *Put) leaveNote(n *note, offset, physicalOffset int64, size int) {
+	if p.void {
+		return
+	}
+	if to := p.notes.room(); to != nil {
+		*to = *n
+		to.queue, to.offset = p.queue, offset
+		to.index.at, to.index.size, to.index.storeTime = physicalOffset, int32(size), p.StoreTimestamp
+		p.notes.added()
+	}
 }
 
 // draftOf fills the shared draft with what message i has for itself.
@@ -134,6 +168,8 @@ func (s *Store) AppendBatch(p *Put, q *ConsumeQueue, now int64) error {
 		if !ok {
 			return ErrBatch
 		}
+		hot := message.ScanHot(m.properties)
+		m.note, m.noted = noteOf(p.Draft.Topic, p.Draft.SysFlag, &hot)
 		p.batch = append(p.batch, m)
 		body = rest
 	}

@@ -94,6 +94,10 @@ func (p *producer) trySend(size int) (sent, error) {
 	}
 	p.put.Draft = message.Draft{QueueID: m.queueID, Topic: []byte(m.topic), Body: []byte(m.body),
 		Properties: message.AppendProperty(nil, message.PropertyKeys, []byte(m.key))}
+	hot := message.ScanHot(p.put.Draft.Properties)
+	if p.put.Hot = &hot; p.n%5 == 0 {
+		p.put.Hot = nil // some have no note
+	}
 	if err := p.s.Append(&p.put, q, time.Now().UnixMilli()); err != nil {
 		return m, err
 	}

@@ -1,0 +1,105 @@
+package store
+
+import (
+	"sync/atomic"
+
+	"github.com/ringmq/ringmq/message"
+)
+
+// Notes save those who follow the log from reading it: whoever appends a record knows what its queue's entry and the index will say of it, and leaves
+// that behind. To take a record apart again, its properties too, was a tenth of what a message costs, twice.
+//
+//	appender, under the tail's lock  ── note ──►  dispatch, under its lock  ── indexNote ──►  indexer, under its lock
+//
+// A note may be missing: there is no room, or the record needs a closer look (a delay, a transaction, a start's records). Then the log is
+// read, as it is behind a start.
+
+// note is what dispatch wants to know of a record.
+type note struct {
+	queue    *ConsumeQueue
+	offset   int64 // in the queue
+	tagsCode int64
+	index    indexNote
+}
+
+// indexNote is what the indexer wants to know of a record.
+type indexNote struct {
+	at        int64 // physical offset
+	storeTime int64 // ms
+	size      int32
+	keys      keyHashes
+}
+
+// end is the log offset behind the record.
+func (n *note) end() int64 { return n.index.end() }
+
+func (n *indexNote) end() int64 { return n.at + int64(n.size) }
+
+// keyHashes are the hash codes of a message's keys, in the order of Index.Put.
+type keyHashes struct {
+	n    int8
+	list [3]int32
+}
+
+// add takes one more; false: there is no room.
+func (k *keyHashes) add(h int32) bool {
+	if int(k.n) == len(k.list) {
+		return false
+	}
+	k.list[k.n] = h
+	k.n++
+	return true
+}
+
+// noteOf is the note of a message whose properties say hot, without its place; false: its record has to be read.
+func noteOf(topic []byte, sysFlag int32, hot *message.Hot) (n note, ok bool) {
+	if hot.Special || len(hot.Delay) > 0 || sysFlag&message.SysTransactionMask != 0 || !n.index.keys.take(topic, hot.UniqKey, hot.Keys, hot.Tags) {
+		return n, false
+	}
+	if len(hot.Tags) > 0 {
+		n.tagsCode = message.TagsCode(hot.Tags)
+	}
+	return n, true
+}
+
+// Sizes of the lists: of what one turn appends, and of what comes between two looks of the indexer.
+const (
+	keptNotes      = 4 << 10
+	keptIndexNotes = 32 << 10
+)
+
+// noteList is a ring of notes in the order of the log. One adds at a time, one takes at a time, each under a lock of its own.
+type noteList[T any] struct {
+	list []T
+	_    [40]byte
+	// head is what was taken, tail what was added.
+	head atomic.Uint64
+	_    [56]byte
+	tail atomic.Uint64
+	_    [56]byte
+}
+
+// make makes room for n notes, a power of two. Before, there is none.
+func (l *noteList[T]) make(n int) { l.list = make([]T, n) }
+
+// room is where the next note goes, or nil; added follows.
+func (l *noteList[T]) room() *T {
+	tail := l.tail.Load()
+	if tail-l.head.Load() == uint64(len(l.list)) {
+		return nil
+	}
+	return &l.list[tail&uint64(len(l.list)-1)]
+}
+
+func (l *noteList[T]) added() { l.tail.Store(l.tail.Load() + 1) }
+
+// first is the oldest note, or nil. It stays what it is until taken.
+func (l *noteList[T]) first() *T {
+	head := l.head.Load()
+	if head == l.tail.Load() {
+		return nil
+	}
+	return &l.list[head&uint64(len(l.list)-1)]
+}
+
+func (l *noteList[T]) taken() { l.head.Store(l.head.Load() + 1) }
