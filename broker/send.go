@@ -362,6 +362,7 @@ func (h *handler) releaseAcks(now netpath.Clock) {
 			h.waits.Store(h.acks.Len() > 0)
 			return
 		case !late:
+			h.group.answered(now.MonoNanos)
 			h.send.stats.putTook(a.topic, a.queueID, (now.MonoNanos-a.began)/int64(time.Millisecond))
 			h.sendAck(&a, remoting.RespSuccess, "")
 		case failure != nil:

@@ -276,6 +276,7 @@ func (r *Reactor) run() {
 		// Never unlocked: a thread with a narrowed affinity must end with its goroutine.
 		runtime.LockOSThread()
 		r.pin()
+		r.noSlack()
 		if r.ring != nil {
 			r.enableRing()
 		}

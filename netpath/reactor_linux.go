@@ -32,13 +32,16 @@ const hasPoller = true
 // poller is what the kernel sees of a reactor. Its arrays live as long as the reactor.
 type poller struct {
 	epfd, wakefd int
-	events       [256]unix.EpollEvent
-	iov          [maxIovecs]unix.Iovec
-	msg          unix.Msghdr
-	off          int64 // sendfile's
-	lastGen      int32
-	listeners    []listener // reactor 0 only
-	resumeAt     int64      // listeners are out of the set until then, for lack of descriptors
+	// limit is that of a short wait; noShort: the kernel has none.
+	limit     unix.Timespec
+	noShort   bool
+	events    [256]unix.EpollEvent
+	iov       [maxIovecs]unix.Iovec
+	msg       unix.Msghdr
+	off       int64 // sendfile's
+	lastGen   int32
+	listeners []listener // reactor 0 only
+	resumeAt  int64      // listeners are out of the set until then, for lack of descriptors
 }
 
 type listener struct {
@@ -134,6 +137,9 @@ func (r *Reactor) pin() {
 	}
 }
 
+// noSlack lets this thread's short waits end when they are over and not, as is usual, up to 50 µs later.
+func (r *Reactor) noSlack() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) }
+
 // peek returns the events that are there, without waiting.
 func (r *Reactor) peek() int {
 	if !r.native {
@@ -154,6 +160,9 @@ func (r *Reactor) sleep(d time.Duration) int {
 		r.park.sleep(d)
 		return 0
 	}
+	if d > 0 && d < time.Millisecond && !r.poll.noShort {
+		return r.sleepShort(d)
+	}
 	millis := (d + time.Millisecond - 1) / time.Millisecond
 	if r.brief && millis > 0 {
 		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(r.poll.epfd),
@@ -170,6 +179,24 @@ func (r *Reactor) sleep(d time.Duration) int {
 		uintptr(unsafe.Pointer(&r.poll.events[0])), uintptr(len(r.poll.events)), uintptr(millis), 0, 0)
 	if errno != 0 {
 		return 0 // EINTR: a turn for nothing
+	}
+	return int(n)
+}
+
+// sleepShort is sleep for less than what epoll_wait can count.
+func (r *Reactor) sleepShort(d time.Duration) int {
+	r.poll.limit = unix.NsecToTimespec(int64(d))
+	call := unix.Syscall6
+	if r.brief {
+		call = unix.RawSyscall6
+	}
+	n, _, errno := call(unix.SYS_EPOLL_PWAIT2, uintptr(r.poll.epfd), uintptr(unsafe.Pointer(&r.poll.events[0])), uintptr(len(r.poll.events)),
+		uintptr(unsafe.Pointer(&r.poll.limit)), 0, 0)
+	if errno == unix.ENOSYS || errno == unix.EPERM {
+		r.poll.noShort = true // before linux 5.11
+	}
+	if errno != 0 {
+		return 0
 	}
 	return int(n)
 }

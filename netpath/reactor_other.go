@@ -33,6 +33,7 @@ func (r *Reactor) closePoller()              {}
 func (r *Reactor) closeListeners()           {}
 func (r *Reactor) resumeListeners()          {}
 func (r *Reactor) pin()                      {}
+func (r *Reactor) noSlack()                  {}
 func (r *Reactor) peek() int                 { return 0 }
 func (r *Reactor) sleep(d time.Duration) int { r.park.sleep(d); return 0 }
 func (r *Reactor) interrupt()                { r.park.interrupt() }
