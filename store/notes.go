@@ -6,6 +6,8 @@ import (
 	"github.com/ringmq/ringmq/message"
 )
 
+// In the walk of one message: put.go leaves a note when it has encoded the record; dispatch.go and indexer.go take it.
+//
 // Notes save those who follow the log from reading it: whoever appends a record knows what its queue's entry and the index will say of it, and leaves
 // that behind. To take a record apart again, its properties too, was a tenth of what a message costs, twice.
 //
