@@ -78,7 +78,7 @@ func (s *Store) follow() []*ConsumeQueue {
 	d := &s.dispatch
 	for at, end := d.at.Load(), s.log.Published(); at < end; {
 		limit := end
-		switch n := d.noteFrom(at); {
+		switch n := d.notes.from(at, (*note).place); {
 		case n == nil:
 		case n.index.at == at:
 			at = n.end()
@@ -106,15 +106,6 @@ func (s *Store) follow() []*ConsumeQueue {
 	return d.arrived
 }
 
-// noteFrom is the first note of a record that lies at the log offset at or behind it, or nil.
-func (d *dispatch) noteFrom(at int64) *note {
-	n := d.notes.first()
-	for ; n != nil && n.index.at < at; n = d.notes.first() {
-		d.notes.taken()
-	}
-	return n
-}
-
 // dispatchNoted is dispatchPublished for a record with a note, which says all that is wanted of it. A queue that was deleted since takes
 // nothing any more.
 func (s *Store) dispatchNoted(n *note) {
@@ -129,6 +120,11 @@ func (s *Store) dispatchNoted(n *note) {
 		return
 	}
 	q.Append(n.offset, Entry{PhysicalOffset: n.index.at, Size: n.index.size, TagsCode: n.tagsCode})
+	d.arrive(q)
+}
+
+// arrive notes a queue that got an entry, if pulls are held on it.
+func (d *dispatch) arrive(q *ConsumeQueue) {
 	if q.Waiters.Load() > 0 {
 		if a := d.arrived; len(a) == 0 || a[len(a)-1] != q {
 			d.arrived = append(a, q)
@@ -169,11 +165,7 @@ func (s *Store) dispatchPublished(r *message.Record) {
 		return
 	}
 	s.addEntry(q, r)
-	if q.Waiters.Load() > 0 {
-		if a := s.dispatch.arrived; len(a) == 0 || a[len(a)-1] != q {
-			s.dispatch.arrived = append(a, q)
-		}
-	}
+	s.dispatch.arrive(q)
 }
 
 // dispatchRecord puts the entry of a record that a start read into its queue, made if it is not there. A record of queue offset 0 behind

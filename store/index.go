@@ -152,18 +152,6 @@ func (x *Index) putHashes(phys, storeTime int64, keys *keyHashes) error {
 	return nil
 }
 
-// take is the hash codes of a message's keys; false: they are too many.
-func (k *keyHashes) take(topic, uniqKey, keys, tags []byte) bool {
-	return eachKey(topic, uniqKey, keys, tags, func(hash int32) error {
-		if !k.add(hash) {
-			return errTooManyKeys
-		}
-		return nil
-	}) == nil
-}
-
-var errTooManyKeys = errors.New("a message has more keys than a note has room for")
-
 // eachKey gives the hash codes of a message's keys to visit: of its unique key, each word of keys, its tags.
 func eachKey(topic, uniqKey, keys, tags []byte, visit func(hash int32) error) error {
 	head := message.HashCodeMore(message.HashCode(topic), hashMark)

@@ -69,7 +69,7 @@ func (x *indexer) follow(s *Store, end int64) {
 	at := max(x.at.Load(), s.log.MinOffset())
 	for at < end {
 		limit := end
-		if n := x.noteFrom(s, at); n != nil {
+		if n := s.dispatch.indexNotes.from(at, (*indexNote).place); n != nil {
 			if n.at == at {
 				if err := s.index.putHashes(at, n.storeTime, &n.keys); err != nil {
 					s.opt.Logger.Error("the index stands still", "offset", at, "err", err)
@@ -97,15 +97,6 @@ func (x *indexer) follow(s *Store, end int64) {
 	if cap(x.buf) > indexRun {
 		x.buf = nil
 	}
-}
-
-// noteFrom is the first note of a record that lies at the log offset at or behind it, or nil.
-func (x *indexer) noteFrom(s *Store, at int64) *indexNote {
-	n := s.dispatch.indexNotes.first()
-	for ; n != nil && n.at < at; n = s.dispatch.indexNotes.first() {
-		s.dispatch.indexNotes.taken()
-	}
-	return n
 }
 
 // indexRun is how much of the log is read at a time: reading each record by itself took half of the indexer's time.

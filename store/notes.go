@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"sync/atomic"
 
 	"github.com/ringmq/ringmq/message"
@@ -32,10 +33,11 @@ type indexNote struct {
 	keys      keyHashes
 }
 
-// end is the log offset behind the record.
-func (n *note) end() int64 { return n.index.end() }
-
-func (n *indexNote) end() int64 { return n.at + int64(n.size) }
+// place and end are the log offsets of the record and behind it.
+func (n *note) place() int64      { return n.index.at }
+func (n *note) end() int64        { return n.index.end() }
+func (n *indexNote) place() int64 { return n.at }
+func (n *indexNote) end() int64   { return n.at + int64(n.size) }
 
 // keyHashes are the hash codes of a message's keys, in the order of Index.Put.
 type keyHashes struct {
@@ -52,6 +54,18 @@ func (k *keyHashes) add(h int32) bool {
 	k.n++
 	return true
 }
+
+// take is the hash codes of a message's keys; false: they are too many.
+func (k *keyHashes) take(topic, uniqKey, keys, tags []byte) bool {
+	return eachKey(topic, uniqKey, keys, tags, func(hash int32) error {
+		if !k.add(hash) {
+			return errTooManyKeys
+		}
+		return nil
+	}) == nil
+}
+
+var errTooManyKeys = errors.New("a message has more keys than a note has room for")
 
 // noteOf is the note of a message whose properties say hot, without its place; false: its record has to be read.
 func noteOf(topic []byte, sysFlag int32, hot *message.Hot) (n note, ok bool) {
@@ -102,6 +116,15 @@ func (l *noteList[T]) first() *T {
 		return nil
 	}
 	return &l.list[head&uint64(len(l.list)-1)]
+}
+
+// from is the first note of a record that lies at the log offset at or behind it, or nil; place is where a note's record lies.
+func (l *noteList[T]) from(at int64, place func(*T) int64) *T {
+	n := l.first()
+	for ; n != nil && place(n) < at; n = l.first() {
+		l.taken()
+	}
+	return n
 }
 
 func (l *noteList[T]) taken() { l.head.Store(l.head.Load() + 1) }
