@@ -35,7 +35,7 @@ Exit status: 0 all is well, or notes only; 1 warnings; 2 a failure: the broker w
 		if *store != "" {
 			p.values["storePathRootDir"] = *store
 		}
-		live, err := loadForDoctor(cmd, p)
+		live, _, err := loadBroker(cmd, p)
 		if err != nil {
 			return notExamined(err)
 		}
@@ -61,14 +61,6 @@ Exit status: 0 all is well, or notes only; 1 warnings; 2 a failure: the broker w
 		return nil
 	}
 	return c
-}
-
-func loadForDoctor(cmd *cobra.Command, p *processFlags) (*config.Live[config.Broker], error) {
-	log, err := p.logger(cmd.ErrOrStderr())
-	if err != nil {
-		return nil, err
-	}
-	return config.LoadBroker(p.source(log))
 }
 
 // notExamined gives an error the exit status of a doctor that could not run.

@@ -61,6 +61,16 @@ func (p *processFlags) source(log *slog.Logger) config.Source {
 	return config.Source{File: p.file, Environ: os.Environ(), Flags: p.values, Log: log}
 }
 
+// loadBroker is the broker's configuration, and the log that the command writes.
+func loadBroker(cmd *cobra.Command, p *processFlags) (*config.Live[config.Broker], *slog.Logger, error) {
+	log, err := p.logger(cmd.ErrOrStderr())
+	if err != nil {
+		return nil, nil, err
+	}
+	live, err := config.LoadBroker(p.source(log))
+	return live, log, err
+}
+
 // stopTimeout is how long a server may take to stop in order.
 const stopTimeout = 30 * time.Second
 

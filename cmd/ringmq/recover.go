@@ -25,15 +25,11 @@ A start does the same by itself. This is for who takes the store elsewhere, such
 	p := addProcessFlags(c, config.BrokerKeys())
 	store := c.Flags().String("store", "", "the store's folder")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		log, err := p.logger(cmd.ErrOrStderr())
-		if err != nil {
-			return err
-		}
 		if *store != "" {
 			p.values["storePathRootDir"] = *store
 		}
 		p.values["listenPort"], p.values["fastListenPort"] = "0", "-1" // a broker of another store may run
-		live, err := config.LoadBroker(p.source(log))
+		live, log, err := loadBroker(cmd, p)
 		if err != nil {
 			return err
 		}

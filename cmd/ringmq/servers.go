@@ -62,11 +62,7 @@ func brokerCommand() *cobra.Command {
 	p := addProcessFlags(c, config.BrokerKeys())
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		began := time.Now()
-		log, err := p.logger(cmd.ErrOrStderr())
-		if err != nil {
-			return err
-		}
-		live, err := config.LoadBroker(p.source(log))
+		live, log, err := loadBroker(cmd, p)
 		if err != nil {
 			return err
 		}

@@ -42,7 +42,7 @@ Exit status: 0 measured and written; 3 not measured, nothing was written.
 		if *store != "" {
 			p.values["storePathRootDir"] = *store
 		}
-		live, err := loadForDoctor(cmd, p)
+		live, _, err := loadBroker(cmd, p)
 		if err != nil {
 			return notMeasured(err)
 		}
