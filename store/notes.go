@@ -68,8 +68,11 @@ func (k *keyHashes) take(topic, uniqKey, keys, tags []byte) bool {
 var errTooManyKeys = errors.New("a message has more keys than a note has room for")
 
 // noteOf is the note of a message whose properties say hot, without its place; false: its record has to be read.
-func noteOf(topic []byte, sysFlag int32, hot *message.Hot) (n note, ok bool) {
-	if hot.Special || len(hot.Delay) > 0 || sysFlag&message.SysTransactionMask != 0 || !n.index.keys.take(topic, hot.UniqKey, hot.Keys, hot.Tags) {
+func (s *Store) noteOf(topic []byte, sysFlag int32, hot *message.Hot) (n note, ok bool) {
+	if hot.Special || len(hot.Delay) > 0 || sysFlag&message.SysTransactionMask != 0 {
+		return n, false
+	}
+	if s.index != nil && !n.index.keys.take(topic, hot.UniqKey, hot.Keys, hot.Tags) {
 		return n, false
 	}
 	if len(hot.Tags) > 0 {

@@ -50,7 +50,7 @@ func (s *Store) Append(p *Put, q *ConsumeQueue, now int64) error {
 	p.Draft.BodyCRC = message.BodyCRC(p.Draft.Body)
 	p.noted = false
 	if p.Hot != nil {
-		p.note, p.noted = noteOf(p.Draft.Topic, p.Draft.SysFlag, p.Hot)
+		p.note, p.noted = s.noteOf(p.Draft.Topic, p.Draft.SysFlag, p.Hot)
 		p.Hot = nil
 	}
 	return s.append(p, q, now, p.Draft.Size())
@@ -169,7 +169,7 @@ func (s *Store) AppendBatch(p *Put, q *ConsumeQueue, now int64) error {
 			return ErrBatch
 		}
 		hot := message.ScanHot(m.properties)
-		m.note, m.noted = noteOf(p.Draft.Topic, p.Draft.SysFlag, &hot)
+		m.note, m.noted = s.noteOf(p.Draft.Topic, p.Draft.SysFlag, &hot)
 		p.batch = append(p.batch, m)
 		body = rest
 	}
