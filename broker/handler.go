@@ -34,6 +34,8 @@ type handler struct {
 	waits      atomic.Bool
 	held       heldList
 	ranges     []commitlog.Range
+	pieces     [][]byte
+	loans      []*loan // that are not in use
 	nextExpiry int64
 
 	inboxMu sync.Mutex

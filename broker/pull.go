@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/ringmq/ringmq/commitlog"
 	"github.com/ringmq/ringmq/ioengine"
 	"github.com/ringmq/ringmq/message"
 	"github.com/ringmq/ringmq/netpath"
@@ -42,6 +43,9 @@ type puller struct {
 
 // sendfileMin is the size in bytes from which on a part goes by sendfile: below it, a system call costs more than the copy that it saves.
 const sendfileMin = 16 << 10
+
+// borrowMin is the size in bytes from which on parts are sent from where the log has them: below it a piece of its own costs as much as the copy.
+const borrowMin = 512
 
 // onPull handles PULL_MESSAGE and LITE_PULL_MESSAGE on the reactor.
 func (h *handler) onPull(c *netpath.Conn) {
@@ -350,10 +354,14 @@ func (h *handler) sendFound(c *netpath.Conn) bool {
 		return true
 	}
 	g := &h.pull.get
-	if g.Bytes >= sendfileMin*len(g.Parts) && !h.b.store.Log().KeepsBlocks() {
+	blocks := h.b.store.Log().KeepsBlocks()
+	if g.Bytes >= sendfileMin*len(g.Parts) && !blocks {
 		if sent, inMemory := h.sendRanges(c); sent || !inMemory {
 			return sent
 		}
+	}
+	if blocks && g.Bytes >= borrowMin*len(g.Parts) && c.Borrows() && h.sendBlocks(c) {
+		return true
 	}
 	start := c.BeginSize(g.Bytes + pullHeadSize)
 	w := h.pull.pullHead(start, &h.cmd, remoting.RespSuccess, "", g.Next, 0)
@@ -367,6 +375,45 @@ func (h *handler) sendFound(c *netpath.Conn) bool {
 		}
 	}
 	c.End(buf)
+	return true
+}
+
+// loan is what one answer borrows from the log.
+type loan struct {
+	commitlog.Loan
+	h *handler
+}
+
+// Release is for the connection, when the answer has left.
+func (ln *loan) Release() {
+	ln.Loan.Release()
+	ln.h.loans = append(ln.h.loans, ln)
+}
+
+// sendBlocks sends the parts from the log's blocks, where they all are there; else nothing was sent.
+func (h *handler) sendBlocks(c *netpath.Conn) bool {
+	if len(h.loans) == 0 {
+		h.loans = append(h.loans, &loan{h: h})
+	}
+	n := len(h.loans) - 1
+	ln := h.loans[n]
+	h.loans = h.loans[:n]
+	defer func() { clear(h.pieces) }()
+	h.pieces = h.pieces[:0]
+	for _, part := range h.pull.get.Parts {
+		var there bool
+		if h.pieces, there = ln.Add(h.b.store.Log(), h.pieces, part.Off, part.N); !there {
+			ln.Release()
+			return false
+		}
+	}
+	w := h.pull.pullHead(c.Begin(), &h.cmd, remoting.RespSuccess, "", h.pull.get.Next, 0)
+	c.End(w.FinishHead(h.pull.get.Bytes))
+	last := len(h.pieces) - 1
+	for _, piece := range h.pieces[:last] {
+		c.Borrow(piece, nil)
+	}
+	c.Borrow(h.pieces[last], ln)
 	return true
 }
 

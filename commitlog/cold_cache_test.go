@@ -6,6 +6,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -406,7 +407,7 @@ func TestColdCacheEqualsTheLogDirect(t *testing.T) {
 
 func equalsTheLog(t *testing.T, l *coldLog, rounds int) {
 	old := slices.Clone(l.w.keep)
-	var gone atomic.Int64
+	var gone, lent atomic.Int64
 	var wg sync.WaitGroup
 	for reader := range 6 {
 		wg.Go(func() {
@@ -420,7 +421,7 @@ func equalsTheLog(t *testing.T, l *coldLog, rounds int) {
 				from := rnd.IntN(len(r.raw))
 				got := make([]byte, 1+rnd.IntN(len(r.raw)-from))
 				off, err := r.off+int64(from), error(nil)
-				switch rnd.IntN(4) {
+				switch rnd.IntN(5) {
 				case 0:
 					if !l.LoadBlocks(part(off, len(got))) {
 						continue
@@ -428,6 +429,16 @@ func equalsTheLog(t *testing.T, l *coldLog, rounds int) {
 					fallthrough
 				case 1:
 					err = l.ReadNoWait(got, off)
+				case 2:
+					var loan Loan
+					if pieces, there := loan.Add(l.Log, nil, off, len(got)); there {
+						lent.Add(1)
+						runtime.Gosched()
+						copy(got, bytes.Join(pieces, nil))
+					} else {
+						err = ioengine.ErrCold
+					}
+					loan.Release()
 				default:
 					err = l.ReadWait(got, off)
 				}
@@ -453,6 +464,9 @@ func equalsTheLog(t *testing.T, l *coldLog, rounds int) {
 		}
 	}
 	wg.Wait()
+	if lent.Load() == 0 {
+		t.Error("nothing was lent")
+	}
 	l.cold.mu.Lock()
 	defer l.cold.mu.Unlock()
 	for _, b := range l.cold.blocks {
@@ -473,6 +487,54 @@ func TestColdCacheHitAllocatesNothing(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("a hit allocates %v times", n)
+	}
+	var loan Loan
+	var pieces [][]byte
+	if n := testing.AllocsPerRun(1000, func() {
+		var there bool
+		if pieces, there = loan.Add(l.Log, pieces[:0], 4000, 1200); !there || len(pieces) != 1 || !bytes.Equal(pieces[0], b[:]) {
+			t.Fatal("not lent")
+		}
+		loan.Release()
+	}); n != 0 {
+		t.Errorf("a loan allocates %v times", n)
+	}
+}
+
+// What lies in two blocks is lent in two pieces, and a block that is lent keeps its place.
+func TestLoanKeepsBlocks(t *testing.T) {
+	l := openColdLog(t, 5)
+	defer closeLog(t, l.Log)
+	var loan Loan
+	if !l.LoadBlocks(part(0, 2*coldBlockSize)) {
+		t.Fatal("not loaded")
+	}
+	i := slices.IndexFunc(l.w.keep, func(r stored) bool { return r.end() > coldBlockSize })
+	r := l.w.keep[i]
+	pieces, there := loan.Add(l.Log, nil, r.off, len(r.raw))
+	if !there || len(pieces) != 2 {
+		t.Fatalf("%v, %d pieces", there, len(pieces))
+	}
+	if more, there := loan.Add(l.Log, pieces, coldSegment*4, 1000); there || len(more) != 2 {
+		t.Fatal("lent what is not there")
+	}
+	if more, there := loan.Add(l.Log, pieces, l.Published()-1000, 1000); there || len(more) != 2 {
+		t.Fatal("lent what is in the log's own memory")
+	}
+	for at := int64(2 * coldBlockSize); at < 5*coldSegment; at += coldBlockSize {
+		l.LoadBlocks(part(at, coldBlockSize))
+	}
+	l.sameAt(t, bytes.Join(pieces, nil), r.off)
+	if b := l.cold.visible(0); b == nil || b.pins.Load() != 3 {
+		t.Fatal("a block that is lent has gone")
+	} else {
+		b.unpin()
+	}
+	loan.Release()
+	if b := l.cold.visible(0); b.pins.Load() != 2 {
+		t.Error("it is still lent")
+	} else {
+		b.unpin()
 	}
 }
 

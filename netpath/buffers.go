@@ -60,8 +60,8 @@ func (b *buffers) put(buf []byte) {
 	b.kept += c
 }
 
-// Releaser is told when a file range is no longer needed: its bytes were handed to the
-// kernel, or its connection was closed. Exactly once, on the reactor's thread.
+// Releaser is told when a file range or borrowed memory is no longer needed: its bytes were handed to the
+// kernel or copied, or its connection was closed. Exactly once, on the reactor's thread.
 type Releaser interface{ Release() }
 
 // segment is one piece of a connection's output: bytes, or a range of a file.
@@ -70,10 +70,11 @@ type segment struct {
 	next *segment
 
 	// buf[pos:] is still to be sent. Owned by the segment; lent to the handler between Begin and End.
-	buf     []byte
-	pos     int
-	foreign bool // buf came through Send: it is not ours to append to or to keep
-	sending bool // a prepared operation of a ring refers to buf: it is neither appended to nor given away
+	buf      []byte
+	pos      int
+	foreign  bool // buf came through Send or Borrow: it is not ours to append to or to keep
+	borrowed bool // buf is ours for this turn only; rel is its owner's, of the last of several
+	sending  bool // a prepared operation of a ring refers to buf: it is neither appended to nor given away
 
 	file      bool // fileOff and fileLen are what is still to be sent of fd
 	fd        int
@@ -101,7 +102,7 @@ func (r *Reactor) newSegment() *segment {
 	return s
 }
 
-// recycle takes back a segment that was sent or given up, and releases its file.
+// recycle takes back a segment that was sent or given up, and releases its file or what it borrowed.
 func (r *Reactor) recycle(s *segment) {
 	if s.buf != nil && !s.foreign {
 		r.bufs.put(s.buf)

@@ -38,6 +38,7 @@ type Conn struct {
 	dirty       bool // in Reactor.dirty
 	inReady     bool // in Reactor.ready
 	blocked     bool // the socket takes no more; EPOLLOUT will tell
+	borrowed    bool // there may be borrowed bytes in the output
 	interest    uint32
 	pause       pauseReason
 
@@ -103,8 +104,9 @@ const (
 )
 
 const (
-	sendCopyMax  = 2 << 10 // a frame of Send up to this is copied behind others rather than sent as a piece of its own
-	sendOverhead = 64      // what a queued frame costs besides its bytes
+	sendCopyMax  = 2 << 10   // a frame of Send up to this is copied behind others rather than sent as a piece of its own
+	sendOverhead = 64        // what a queued frame costs besides its bytes
+	keptPiece    = 192 << 10 // at least so much of what was borrowed is copied into one buffer, where there is as much
 )
 
 func (s *Server) newConn(r *Reactor, listener, fd int, remote, local netip.AddrPort) *Conn {
@@ -172,6 +174,56 @@ func (c *Conn) SendFile(fd int, off int64, n int, rel Releaser) {
 	c.link(s)
 	c.outFile += n
 	c.grew()
+}
+
+// Borrows says that Borrow saves a copy now: the output is written at the end of the turn, by this thread.
+func (c *Conn) Borrows() bool {
+	return c.stream == nil && c.Reactor().ring == nil && !c.blocked && !c.gone
+}
+
+// Borrow queues b behind what was answered so far, without a copy where that can be. It stays as it is until rel, which may be nil, is released: once,
+// on this thread, at the end of the turn at the latest. By then the bytes have left, or were copied.
+func (c *Conn) Borrow(b []byte, rel Releaser) {
+	if !c.Borrows() && !c.borrowed || len(b) == 0 { // behind what is borrowed nothing is given back before that
+		c.End(append(c.BeginSize(len(b)), b...))
+		if rel != nil {
+			rel.Release()
+		}
+		return
+	}
+	s := c.Reactor().newSegment()
+	s.buf, s.foreign, s.borrowed, s.rel = b, true, true, rel
+	c.link(s)
+	c.borrowed = true
+	c.outMem += len(b)
+	c.grew()
+}
+
+// keepBorrowed copies what is borrowed and has not left, and gives it back.
+func (c *Conn) keepBorrowed() {
+	c.borrowed = false
+	r, at, last := c.Reactor(), &c.head, (*segment)(nil)
+	for s := c.head; s != nil; {
+		if !s.borrowed {
+			at, last, s = &s.next, s, s.next
+			continue
+		}
+		n := 0
+		for t := s; t != nil && t.borrowed && n < keptPiece; t = t.next {
+			n += len(t.buf) - t.pos
+		}
+		k := r.newSegment()
+		k.buf = r.bufs.get(n)
+		for more := true; more; more = len(k.buf) < n {
+			next := s.next
+			k.buf = append(k.buf, s.buf[s.pos:]...)
+			r.recycle(s)
+			s = next
+		}
+		*at, k.next = k, s
+		at, last = &k.next, k
+	}
+	c.tail = last
 }
 
 // Send queues a frame from any goroutine, behind what is queued already. It takes frame over.
@@ -531,6 +583,9 @@ func (c *Conn) settle() {
 		if c.gone {
 			return
 		}
+	}
+	if c.borrowed {
+		c.keepBorrowed()
 	}
 	c.settled()
 }

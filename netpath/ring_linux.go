@@ -62,13 +62,14 @@ type ring struct {
 
 type ringMessage struct {
 	head unix.Msghdr
-	iov  [maxIovecs]unix.Iovec
+	iov  [ringIovecs]unix.Iovec
 }
 
 const (
 	ringEntries     = 1024
 	ringCompletions = 8192
 	ringGroup       = 1
+	ringIovecs      = 64 // of one message
 	// maxHeld is what a connection that waits for its turn may hold before its receive is cancelled.
 	maxHeld = 64 << 10
 )
@@ -498,7 +499,7 @@ func (r *Reactor) gather(c *Conn) bool {
 	m := &g.messages[g.used]
 	n, size := 0, 0
 	for s := c.head; s != nil; s = s.next {
-		if s.file || n == maxIovecs {
+		if s.file || n == ringIovecs {
 			clear(m.iov[:n])
 			return false
 		}

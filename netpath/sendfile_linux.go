@@ -14,7 +14,7 @@ import (
 const (
 	flushPerTurn = 4 << 20 // written for one connection before the others get their turn
 	fileChunk    = 1 << 20 // sent by one call, which may wait for the disk
-	maxIovecs    = 64
+	maxIovecs    = 256
 )
 
 // flushSocket writes c's output until it is out, the socket is full, or the turn's share is
