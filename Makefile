@@ -6,7 +6,7 @@ BIN      := bin/ringmq
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
-ENGINES  ?= mmap pwrite direct uring portable
+ENGINES  ?= mmap pwrite direct uring refused portable
 # Rooms whose goroutines share state; only those that exist.
 RACE     := $(addsuffix /...,$(addprefix ./,$(wildcard nameserver broker store commitlog netpath config client metrics)))
 CRASH    := $(addsuffix /...,$(addprefix ./,$(wildcard ioengine commitlog store broker nameserver)))
@@ -29,11 +29,12 @@ test: ## go vet and all tests
 	$(GO) vet ./...
 	$(GO) test ./...
 
-test-engines: ## the log's, the store's and the broker's tests with each of ENGINES (mmap pwrite direct uring portable), then with the ring reactor
+test-engines: ## the log's, the store's and the broker's tests with each of ENGINES (mmap pwrite direct uring refused portable), then with the ring reactor
 	@for engine in $(ENGINES); do \
 		echo "ioEngine=$$engine"; \
-		rooms="./store ./broker"; [ $$engine = portable ] || rooms="./commitlog $$rooms"; \
-		RINGMQ_TEST_IO_ENGINE=$$engine $(GO) test $$rooms || exit 1; \
+		rooms="./store ./broker"; [ $$engine = portable ] || rooms="./commitlog $$rooms"; refuse=; \
+		if [ $$engine = refused ]; then engine=uring; refuse=1; fi; \
+		RINGMQ_TEST_REFUSE_IO_URING=$$refuse RINGMQ_TEST_IO_ENGINE=$$engine $(GO) test $$rooms || exit 1; \
 	done
 	RINGMQ_TEST_SYNC=1 RINGMQ_TEST_IO_ENGINE=uring $(GO) test ./commitlog ./broker
 	RINGMQ_TEST_POLLER=uring $(GO) test ./broker

@@ -26,7 +26,12 @@ type Tail struct {
 	page   []byte
 	name   string
 	close  func() error
+	// present tells of each cell of the ring that its pages are there. Warm's.
+	present []bool
 }
+
+// tailCell is how much of a ring is brought into memory at once, bytes. The whole of it takes a good part of a second, for which a start must not wait.
+const tailCell = 1 << 20
 
 // tailHeader is the first page of a tail file. Numbers are in the machine's byte order: the file never leaves it, and means nothing after
 // the machine was started anew.
@@ -106,7 +111,7 @@ type bufferedSegment struct {
 	size int64
 	// direct: the file is written past the page cache, zeroes too.
 	direct bool
-	warm   atomic.Int32
+	warmed atomic.Int32
 }
 
 // Buffered puts t before the file of s, which starts at the log offset base and is written by the writer of the engine kind.
@@ -143,24 +148,22 @@ func (s *bufferedSegment) check(off, n int64) {
 	}
 }
 
-// Warm empties the ring's memory for [from, to): it held an older part of the log. The pages are there already; those of a tail file may
-// have been written back since and would fault once more at the next store.
+// Warm empties the ring's memory for [from, to): it held an older part of the log. The first time round it brings its pages into memory. Later
+// they are there; those of a tail file may have been written back since and would fault once more at the next store.
 func (s *bufferedSegment) Warm(from, to int64) error {
 	if err := checkRange("warm", s.Name(), from, to, s.size); err != nil || from == to {
 		return err
 	}
-	b := s.Window(from, to-from)
-	if s.tail.header != nil {
-		if err := populateAgain(b); err != nil {
-			return fail("warm", s.tail.name, err)
-		}
+	kind, err := s.tail.warm(s.base+from, to-from)
+	if err != nil {
+		return fail("warm", s.tail.name, err)
 	}
-	clear(b)
-	s.warm.Store(int32(WarmPopulated))
+	clear(s.Window(from, to-from))
+	s.warmed.Store(int32(kind))
 	return nil
 }
 
-func (s *bufferedSegment) WarmKind() WarmKind { return WarmKind(s.warm.Load()) }
+func (s *bufferedSegment) WarmKind() WarmKind { return WarmKind(s.warmed.Load()) }
 
 // Cool has nothing to let go of: the ring goes round.
 func (s *bufferedSegment) Cool(from, to int64) error {

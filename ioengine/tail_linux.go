@@ -60,18 +60,13 @@ func NewTailFile(name string, size int64, sync bool) (*Tail, error) {
 
 func tailSize(size int64) int64 { return max((size+pageSize-1)/pageSize*pageSize, pageSize) }
 
-// mapRing maps the ring of fd, which starts at off there, twice for writing and twice for reading, and makes its pages present.
+// mapRing maps the ring of fd, which starts at off there, twice for writing and twice for reading.
 func (t *Tail) mapRing(fd int, off int64) error {
 	var err error
 	if t.rw, err = mapTwice(fd, off, int(t.size), unix.PROT_READ|unix.PROT_WRITE); err == nil {
 		t.ro, err = mapTwice(fd, off, int(t.size), unix.PROT_READ)
 	}
-	t.close = t.unmap
-	if err == nil {
-		for at := int64(0); at < t.size && err == nil; at += warmStep {
-			_, err = warmPages(t.rw[at:min(at+warmStep, t.size)])
-		}
-	}
+	t.close, t.present = t.unmap, make([]bool, (t.size+tailCell-1)/tailCell)
 	if err != nil {
 		return errors.Join(fail("map", t.name, err), t.unmap())
 	}
@@ -106,6 +101,37 @@ func (t *Tail) unmap() error {
 	return fail("unmap", t.name, err)
 }
 
+// warm makes the memory of n bytes of the log from off on fit for storing without a wait.
+func (t *Tail) warm(off, n int64) (WarmKind, error) {
+	at := t.place(off, n)
+	kind, err := t.bringIn(at, min(at+n, t.size))
+	if around := at + n - t.size; err == nil && around > 0 {
+		var k WarmKind
+		k, err = t.bringIn(0, around)
+		kind = min(kind, k)
+	}
+	if err == nil && t.header != nil {
+		err = populateAgain(t.rw[at : at+n])
+	}
+	return kind, err
+}
+
+// bringIn has the pages of the ring from the place from to the place to in memory, for good where this process may do that.
+func (t *Tail) bringIn(from, to int64) (WarmKind, error) {
+	kind := WarmLocked
+	for cell := from / tailCell; cell*tailCell < to; cell++ {
+		if t.present[cell] {
+			continue
+		}
+		k, err := warmPages(t.rw[cell*tailCell : min((cell+1)*tailCell, t.size)])
+		if err != nil {
+			return WarmNone, err
+		}
+		t.present[cell], kind = true, min(kind, k)
+	}
+	return kind, nil
+}
+
 // populateAgain makes pages writable that write-back made clean.
 func populateAgain(b []byte) error {
 	at := uintptr(unsafe.Pointer(&b[0])) % uintptr(pageSize)
@@ -136,23 +162,30 @@ type TailRest struct {
 // ReadTail reads what a process that was killed left in the tail file name. Nil: there is no such file, it is of another start of the
 // machine (then the page cache that it was in is gone), or everything had been written.
 func ReadTail(name string) (*TailRest, error) {
-	b, err := os.ReadFile(name)
+	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fail("read", name, err)
+		return nil, fail("open", name, err)
 	}
+	defer f.Close()
 	boot, err := bootID()
 	if err != nil {
 		return nil, err
 	}
-	if len(b) < TailBlock {
-		return nil, nil
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fail("stat", name, err)
 	}
-	h := (*tailHeader)(unsafe.Pointer(&b[0]))
-	ring := b[TailBlock:]
-	if h.magic.Load() != tailMagic || strings.TrimRight(string(h.boot[:]), "\x00") != boot || h.size != int64(len(ring)) {
+	// As numbers, not as bytes: the header is aligned.
+	var page [TailBlock / 8]uint64
+	size := info.Size() - TailBlock
+	if _, err := f.ReadAt(unsafe.Slice((*byte)(unsafe.Pointer(&page)), TailBlock), 0); err != nil && size >= 0 {
+		return nil, fail("read", name, err)
+	}
+	h := (*tailHeader)(unsafe.Pointer(&page))
+	if size < 0 || h.magic.Load() != tailMagic || strings.TrimRight(string(h.boot[:]), "\x00") != boot || h.size != size {
 		return nil, nil
 	}
 	from, end := h.written.Load(), h.published.Load()
@@ -163,7 +196,14 @@ func ReadTail(name string) (*TailRest, error) {
 		return nil, nil
 	}
 	rest := &TailRest{From: from, Data: make([]byte, end-from), Sync: h.sync != 0}
-	n := copy(rest.Data, ring[from%h.size:])
-	copy(rest.Data[n:], ring)
+	first := rest.Data[:min(end-from, h.size-from%h.size)]
+	for _, piece := range []struct {
+		data []byte
+		at   int64
+	}{{first, from % h.size}, {rest.Data[len(first):], 0}} {
+		if _, err := f.ReadAt(piece.data, TailBlock+piece.at); err != nil {
+			return nil, fail("read", name, err)
+		}
+	}
 	return rest, nil
 }
