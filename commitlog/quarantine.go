@@ -41,10 +41,7 @@ func (l *Log) setAside(rep *Report, next int64, dir string) error {
 func (l *Log) findValid(sc *scanner, s *segment, bad, window int64) (at, torn int64, err error) {
 	limit := bad + window
 	to := min(limit, s.end())
-	written, err := s.dataSpans(bad, to)
-	if err != nil {
-		return -1, 0, err
-	}
+	written := within(sc.written, bad, to)
 	if at, err = sc.searchSpans(s, min(bad+minFiller, to), written); at >= 0 || err != nil {
 		return at, 0, err
 	}
@@ -90,9 +87,19 @@ type dataFinder interface {
 	NextData(off int64) (from, to int64, err error)
 }
 
+// within is what of spans lies between two log offsets.
+func within(spans []Span, from, to int64) (part []Span) {
+	for _, span := range spans {
+		if span = (Span{max(span.From, from), min(span.To, to)}); span.From < span.To {
+			part = append(part, span)
+		}
+	}
+	return part
+}
+
 // dataSpans are the parts of s between two log offsets that may hold other bytes than zeroes. A segment is allocated long before it is
 // written, and reading what is not there costs as much as reading messages: a quarter of a second for the window behind the log's end. It
-// is asked for before anything is read there, because the system reads ahead, and what it has read counts as written.
+// is asked for before anything is read in the segment, because the system reads megabytes ahead, and what it has read counts as written.
 func (s *segment) dataSpans(from, to int64) ([]Span, error) {
 	f, ok := s.file.(dataFinder)
 	if !ok {

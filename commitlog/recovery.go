@@ -230,6 +230,9 @@ type scanner struct {
 	ahead int64
 	// dataEnd is the log offset behind the last byte read that was not zero.
 	dataEnd int64
+	// written are the parts of the segment seg that were ever written, asked for before anything was read there: see dataSpans.
+	seg     *segment
+	written []Span
 }
 
 const scanBuffer = 1 << 20
@@ -316,6 +319,12 @@ func (l *Log) recover(from int64, clean bool, quarantine string, visit Visitor) 
 		s := l.find(rep.End)
 		if s == nil {
 			return rep, nil
+		}
+		if s != sc.seg {
+			if sc.written, err = s.dataSpans(rep.End, s.end()); err != nil {
+				return nil, err
+			}
+			sc.seg = s
 		}
 		raw, err := sc.record(s, rep.End, &r)
 		switch {

@@ -61,6 +61,8 @@ func (l *Log) replay(files []segmentFile, rest *ioengine.TailRest) error {
 
 // overwrite makes p what the segment's file holds at off, unless something else is there.
 func overwrite(f ioengine.File, off int64, p []byte) error {
+	// Recovery comes next, and asks what was ever written.
+	ioengine.NoReadAhead(f)
 	have := make([]byte, len(p))
 	if _, err := f.ReadAt(have, off); err != nil {
 		return err

@@ -39,7 +39,6 @@ func (s *countedSegment) ReadAt(p []byte, off int64) (int, error) {
 // What a segment has only allocated is not read when the end of the log is looked for; a record behind it is found all the same, wherever
 // in a block it begins.
 func TestRecoveryPassesOverWhatWasNeverWritten(t *testing.T) {
-	mappedOnly(t)
 	const segment, end = 32 << 20, 20 << 20
 	for _, at := range []int64{0, end, end + 100, end - 1, end - 2, end - 4, end - 7, end + 4090} {
 		dir := t.TempDir()

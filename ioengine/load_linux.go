@@ -39,3 +39,10 @@ func ReadAhead(f File, off int64, n int) {
 		_ = unix.Fadvise(f.Fd(), off, int64(n), unix.FADV_WILLNEED)
 	}
 }
+
+// NoReadAhead has the system read what is asked for of f, and nothing ahead.
+func NoReadAhead(f File) {
+	if f.Fd() >= 0 {
+		_ = unix.Fadvise(f.Fd(), 0, 0, unix.FADV_RANDOM)
+	}
+}

@@ -7,3 +7,6 @@ func Load(f File, off int64, n int) error { return loadByReading(f, off, n) }
 
 // ReadAhead does nothing: there is no call for it on every system.
 func ReadAhead(File, int64, int) {}
+
+// NoReadAhead does nothing.
+func NoReadAhead(File) {}

@@ -148,6 +148,16 @@ func (s *bufferedSegment) check(off, n int64) {
 	}
 }
 
+// NextData is the next part of the file from off on that was ever written; where nobody can tell, all of it was.
+func (s *bufferedSegment) NextData(off int64) (from, to int64, err error) {
+	if f, ok := s.Segment.(interface {
+		NextData(off int64) (from, to int64, err error)
+	}); ok {
+		return f.NextData(off)
+	}
+	return off, s.size, nil
+}
+
 // Warm empties the ring's memory for [from, to): it held an older part of the log. The first time round it brings its pages into memory. Later
 // they are there; those of a tail file may have been written back since and would fault once more at the next store.
 func (s *bufferedSegment) Warm(from, to int64) error {
