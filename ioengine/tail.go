@@ -121,7 +121,19 @@ func Buffered(s Segment, t *Tail, base, size int64, kind EngineKind) (Segment, e
 	if err := s.Unmap(); err != nil {
 		return nil, err
 	}
-	return &bufferedSegment{Segment: s, tail: t, base: base, size: size, direct: kind >= EngineDirect}, nil
+	b := &bufferedSegment{Segment: s, tail: t, base: base, size: size, direct: kind >= EngineDirect}
+	if f, ok := s.(dataFinder); ok {
+		return &struct {
+			*bufferedSegment
+			dataFinder
+		}{b, f}, nil
+	}
+	return b, nil
+}
+
+// dataFinder is what a segment has besides where the system tells which parts of its file were ever written.
+type dataFinder interface {
+	NextData(off int64) (from, to int64, err error)
 }
 
 // Zero writes zeroes past the page cache where records will be written so, too: else each of their writes would have to throw pages out.
@@ -146,16 +158,6 @@ func (s *bufferedSegment) check(off, n int64) {
 	if off < 0 || n < 0 || n > s.size-off {
 		panicRange(s.Name(), off, n, int(s.size))
 	}
-}
-
-// NextData is the next part of the file from off on that was ever written; where nobody can tell, all of it was.
-func (s *bufferedSegment) NextData(off int64) (from, to int64, err error) {
-	if f, ok := s.Segment.(interface {
-		NextData(off int64) (from, to int64, err error)
-	}); ok {
-		return f.NextData(off)
-	}
-	return off, s.size, nil
 }
 
 // Warm empties the ring's memory for [from, to): it held an older part of the log. The first time round it brings its pages into memory. Later
