@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -151,7 +152,13 @@ func TestMoreThanTheNotes(t *testing.T) {
 			p.Draft = message.Draft{Topic: []byte("T"), Body: []byte("x"), Properties: message.AppendProperty(nil, message.PropertyUniqKey, fmt.Append(nil, round, "-", i))}
 			hot := message.ScanHot(p.Draft.Properties)
 			p.Hot = &hot
-			require.NoError(t, s.Append(&p, q, testEpoch))
+			err := s.Append(&p, q, testEpoch)
+			for errors.Is(err, commitlog.ErrNotReady) {
+				require.NoError(t, s.Log().WaitReady(t.Context()))
+				p.Hot = &hot
+				err = s.Append(&p, q, testEpoch)
+			}
+			require.NoError(t, err)
 		}
 		require.True(t, s.Dispatch())
 		require.EqualValues(t, (round+1)*(keptNotes+100), q.Max())
