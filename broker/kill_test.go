@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -30,14 +29,8 @@ const brokerProcess = "RINGMQ_TEST_BROKER"
 // processOptions are what the parent tells its broker process, which answers with its address as soon as it serves.
 type processOptions struct{ Dir, FlushDiskType string }
 
-// With RINGMQ_TEST_REFUSE_IO_URING, as make test-engines runs these tests for "refused", the kernel refuses io_uring as a container's profile does, and
-// the log takes the next engine by itself.
 func TestMain(m *testing.M) {
-	if os.Getenv("RINGMQ_TEST_REFUSE_IO_URING") != "" {
-		if err := seccomp.Refuse(syscall.EPERM, seccomp.IoUring...); err != nil {
-			panic(err)
-		}
-	}
+	seccomp.RefuseIfAsked(os.Getenv("RINGMQ_TEST_REFUSE_IO_URING"))
 	if text := os.Getenv(brokerProcess); text != "" {
 		if err := serveUntilKilled(text); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -122,7 +122,7 @@ func Buffered(s Segment, t *Tail, base, size int64, kind EngineKind) (Segment, e
 		return nil, err
 	}
 	b := &bufferedSegment{Segment: s, tail: t, base: base, size: size, direct: kind >= EngineDirect}
-	if f, ok := s.(dataFinder); ok {
+	if f, ok := s.(dataFinder); ok { // not a method of all: recovery asks who can tell
 		return &struct {
 			*bufferedSegment
 			dataFinder

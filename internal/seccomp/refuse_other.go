@@ -2,13 +2,5 @@
 
 package seccomp
 
-import (
-	"errors"
-	"syscall"
-)
-
-// IoUring is empty: there is none.
-var IoUring []uintptr
-
-// Refuse answers that there is no such thing here.
-func Refuse(syscall.Errno, ...uintptr) error { return errors.ErrUnsupported }
+// RefuseIfAsked has nothing to refuse: there is no io_uring here.
+func RefuseIfAsked(string) {}
